@@ -1,0 +1,150 @@
+"""Commands that draw from a run: `sample` and `interpolate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from diffusionkit.cli import options
+from diffusionkit.cli.start import Words
+from diffusionkit.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusionkit.training.run import Run
+
+Folder = Annotated[str, Parameter(allow_leading_hyphen=True)]
+
+
+def sample(
+    run: Folder,
+    /,
+    *words: Words,
+    n: Annotated[int, Parameter(name=("-n", "--number"))] = 64,
+    out: str | None = None,
+    sampler: str | None = None,
+    guidance: str | None = None,
+    clip: str | None = None,
+    classifier: Path | None = None,
+    seed: int = 0,
+    batch_size: str | None = None,
+    device: str | None = None,
+    recipe: str | None = None,
+) -> None:
+    """Draw samples from a run.
+
+    Further options are arguments of the sampler, such as `--steps 50 --eta 0`, and conditions of the domain, such as
+    `--class 3` for images. What is not given is as the recipe's section `sampling` says.
+
+    The same seed and batch size give the same file; the memory needed does not grow with the number of samples.
+
+    Example: `diffusionkit sample runs/digits -n 100 --class 3 --guidance 2 --sampler ddim --steps 50 --out threes.png`
+
+    Args:
+        run: The folder of a run.
+        n: How many samples.
+        out: Where to; the ending decides the form: for images `.png` a grid, `.npz` or `.pt` an array, `/` a folder
+            of single pictures. In the run folder if not given.
+        sampler: How to step from noise to data: ddpm, ddim, heun, dpmpp, unipc.
+        guidance: Scale of classifier-free guidance; 1 leaves the conditional model as it is.
+        clip: Bound on the estimate of the clean data, or `dynamic`.
+        classifier: Run of a noisy classifier whose gradient guides the samples.
+        seed: Seed of the random numbers.
+        batch_size: Samples drawn at a time.
+        device: Such as cpu or cuda:1; the best there is if not given.
+        recipe: Recipe file of the run, needed if it names classes of your own: loading a run alone never runs such code.
+    """
+    plain, extra = options.split([run, *words])
+    loaded = load(options.one(plain, "run"), device, recipe)
+    shared = {"sampler": sampler, "guidance": guidance, "clip": clip, "batch_size": batch_size}
+    settings = _settings(loaded, {k: v for k, v in shared.items() if v is not None}, extra, sample)
+
+    from diffusionkit.training.sample import sample as draw
+
+    written = draw(loaded, n, out, seed=seed, classifier=classifier, **settings)
+    print(f"{n} samples in {written}")
+
+
+def interpolate(
+    run: Folder,
+    /,
+    *words: Words,
+    n: Annotated[int, Parameter(name=("-n", "--number"))] = 8,
+    points: int = 10,
+    out: Path | None = None,
+    sampler: str | None = None,
+    guidance: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    recipe: str | None = None,
+) -> None:
+    """Walk between samples: each row goes from one latent to another along the sphere.
+
+    Further options are arguments of the sampler, such as `--steps 100`, and conditions of the domain, such as `--class 3`.
+
+    Example: `diffusionkit interpolate runs/digits -n 4 --points 12 --out walk.png`
+
+    Args:
+        run: The folder of a run.
+        n: How many walks, one a row.
+        points: Samples on each walk, both ends included.
+        out: Where to write the picture; in the run folder if not given.
+        sampler: A sampler that can step without noise; ddim if not given.
+        guidance: Scale of classifier-free guidance.
+        seed: Seed of the latents.
+        device: Such as cpu or cuda:1; the best there is if not given.
+        recipe: Recipe file of the run, needed if it names classes of your own.
+    """
+    plain, extra = options.split([run, *words])
+    loaded = load(options.one(plain, "run"), device, recipe)
+    shared = {k: v for k, v in {"sampler": sampler, "guidance": guidance}.items() if v is not None}
+    settings = _settings(loaded, shared, extra, interpolate)
+
+    from diffusionkit.training.interpolate import interpolate as walk
+
+    print(f"picture in {walk(loaded, n, points, out, seed=seed, **settings)}")
+
+
+def load(folder: str, device: str | None, recipe: str | None = None) -> Run:
+    """The run of a folder, on the device asked for or the best there is.
+
+    Raises:
+        UserError: if the folder is no run, or there is no such device.
+    """
+    import torch
+
+    from diffusionkit.recipe import Recipe
+    from diffusionkit.training.run import Run
+
+    own = {"recipe": Recipe.load(recipe)} if recipe else {}
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device: cannot use {device!r}: {str(error).splitlines()[0]}") from error
+    return Run.load(folder, device=device, **own)
+
+
+def _settings(run: Run, shared: Mapping[str, str], extra: Mapping[str, str], command: Any) -> dict[str, Any]:
+    """The sampler, what all samplers share, and the condition, from the options given over those of the run's recipe."""
+    recipe = run.recipe.resample(shared.get("sampler"))
+    mine, conditions = recipe.sampling_keys(), options.keywords(run.domain.condition)
+    right = {*mine, *conditions, *options.keywords(command)} - {"n"}
+    options.refuse([key for key in extra if key not in (*mine, *conditions)], right)
+    changes = {**{k: v for k, v in shared.items() if k != "sampler"}, **{k: v for k, v in extra.items() if k in mine}}
+    recipe = recipe.override({f"sampling.{key}": value for key, value in changes.items()})
+    common, chosen = recipe.sampling(), recipe.build("sampling")
+    try:
+        chosen.check(run.diffusion.process)
+    except ValueError as error:
+        raise UserError(f"sampling.sampler: {error}") from error
+    return {
+        "sampler": chosen,
+        "guidance": common.guidance,
+        "clip": common.clip,
+        "batch_size": common.batch_size,
+        "condition": options.arguments(run.domain.condition, {k: v for k, v in extra.items() if k in conditions}),
+    }

@@ -1,0 +1,158 @@
+"""Commands that look at a run: `evaluate`, `plot` and `info`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from diffusionkit.cli import options
+from diffusionkit.cli.draw import Folder, load
+from diffusionkit.cli.start import Words
+from diffusionkit.errors import UserError
+from diffusionkit.recipe import parse
+
+
+def evaluate(
+    run: Folder,
+    /,
+    *words: Words,
+    n: Annotated[int | None, Parameter(name=("-n", "--number"))] = None,
+    seed: int = 0,
+    device: str | None = None,
+    recipe: str | None = None,
+) -> None:
+    """Measure how good the samples of a run are, against data held out of the training.
+
+    Prints a table; the numbers go into `metrics.json` in the run folder, pictures beside it. Further options are those of
+    the domain.
+
+    Example: `diffusionkit evaluate runs/digits -n 1000`
+
+    Args:
+        run: The folder of a run.
+        n: How many samples to draw; as many as the domain thinks right if not given.
+        seed: Seed of the random numbers.
+        device: Such as cpu or cuda:1; the best there is if not given.
+        recipe: Recipe file of the run, needed if it names classes of your own.
+    """
+    plain, extra = options.split([run, *words])
+    loaded = load(options.one(plain, "run"), device, recipe)
+    known = options.keywords(loaded.domain.evaluate)
+    options.refuse(set(extra) - set(known), {*known, *options.keywords(evaluate)} - {"n"})
+    chosen = options.arguments(loaded.domain.evaluate, extra) | {"seed": seed} | ({} if n is None else {"n": n})
+    measures = loaded.domain.evaluate(loaded, **chosen)
+    path = Path(loaded.folder) / "metrics.json"
+    path.write_text(json.dumps(measures, indent=2) + "\n", "utf-8")
+    _table(measures)
+    print(f"Numbers in {path}")
+
+
+def plot(run: str, /, *, device: str | None = None, recipe: str | None = None) -> None:
+    """Draw a run's loss curves, its forward chain and a denoising trajectory as pictures.
+
+    Example: `diffusionkit plot runs/digits`
+
+    Args:
+        run: The folder of a run.
+        device: Such as cpu or cuda:1; the best there is if not given.
+        recipe: Recipe file of the run, needed if it names classes of your own.
+    """
+    from diffusionkit.training.plot import plot as draw
+
+    for path in draw(load(run, device, recipe)):
+        print(path)
+
+
+def info(run: str, /) -> None:
+    """Say what a run is: its recipe, size, progress, losses and files.
+
+    Example: `diffusionkit info runs/digits`
+
+    Args:
+        run: The folder of a run.
+    """
+    folder = Path(run)
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: it has no recipe.yaml; `diffusionkit train` makes runs")
+    text = path.read_text("utf-8")
+    lines = dict(_facts(folder, parse(text, str(path))))
+    width = max(map(len, lines))
+    print(f"{folder}: {text.splitlines()[0].lstrip('# ')}")
+    for name, fact in lines.items():
+        print(f"  {name:<{width}}  {fact}")
+    print(f"Next: diffusionkit sample {folder}\n      diffusionkit evaluate {folder}\n      diffusionkit plot {folder}")
+
+
+def _facts(folder: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in ("data", "process", "backbone", "objective", "training", "trainer", "sampling"):
+        if sections.get(name):
+            yield name, _phrase(sections[name])
+    weights = folder / "weights.safetensors"
+    yield "parameters", f"{_parameters(weights):,}" if weights.is_file() else "no weights yet"
+    steps, losses = _progress(folder / "metrics.csv")
+    wanted = (sections.get("training") or {}).get("steps")
+    yield "steps", f"{steps:,}" + (f" of {wanted:,}" if isinstance(wanted, int) else "") if steps else "none logged yet"
+    for name, value in losses.items():
+        yield name, f"{value:.4g}"
+    yield "files", ", ".join(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir()))
+
+
+def _phrase(section: Any) -> str:
+    """A section in one line: its name, then its keys."""
+    if not isinstance(section, Mapping):
+        return str(section)
+    named = [str(section[key]) for key in ("name", "sampler") if key in section]
+    rest = [f"{k} {_phrase(v)}" for k, v in section.items() if k not in ("name", "sampler") and v is not None]
+    return f"{' '.join(named)}{' (' if named and rest else ''}{', '.join(rest)}{')' if named and rest else ''}"
+
+
+def _parameters(path: Path) -> int:
+    """The number of weights, from the header of a safetensors file alone.
+
+    Raises:
+        UserError: if the file is corrupt.
+    """
+    with path.open("rb") as file:
+        try:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 100_000_000)))
+            return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: this is no readable weights file; it may have been cut off") from error
+
+
+def _progress(path: Path) -> tuple[int, dict[str, float]]:
+    """The last step of a metrics file, and the last value of each loss in it."""
+    steps, losses = 0, {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                steps = max(steps, int(float(row.get("step") or 0)))
+                losses |= {k: float(v) for k, v in row.items() if k and "loss" in k and isinstance(v, str) and v}
+    return steps, losses
+
+
+def _table(measures: Mapping[str, Any]) -> None:
+    """A tree of numbers on the screen, a line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "value", box=None, pad_edge=False)
+    for name, value in _leaves(measures):
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}: ")
+        else:
+            yield f"{prefix}{name}", value

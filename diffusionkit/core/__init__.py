@@ -1,0 +1,105 @@
+"""Diffusion and nothing else: schedules, processes, objectives, samplers, guidance, likelihood. Needs torch alone."""
+
+from diffusionkit.core.diffusion import Diffusion
+from diffusionkit.core.guidance import ClassifierFree, GradientGuidance, Guided, Threshold, class_log_prob
+from diffusionkit.core.likelihood import Bound, bound, log_likelihood
+from diffusionkit.core.objectives import (
+    P2,
+    VLB,
+    EDMWeighting,
+    MinSNR,
+    NoisyClassifier,
+    Objective,
+    SigmoidWeighting,
+    Simple,
+)
+from diffusionkit.core.processes import Categorical, Gaussian, Process, Product, Torus
+from diffusionkit.core.rows import Rows, center
+from diffusionkit.core.samplers import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, encode, slerp
+from diffusionkit.core.schedules import (
+    EDM,
+    VE,
+    VP,
+    Cosine,
+    Linear,
+    LinearVariance,
+    RectifiedFlow,
+    Schedule,
+    Shifted,
+    Sigmoid,
+)
+from diffusionkit.core.state import Batch, State
+
+REGISTRY: dict[type, dict[str, type]] = {
+    Schedule: {
+        "linear": Linear,
+        "cosine": Cosine,
+        "sigmoid": Sigmoid,
+        "vp": VP,
+        "ve": VE,
+        "edm": EDM,
+        "flow": RectifiedFlow,
+        "linear_variance": LinearVariance,
+        "shifted": Shifted,
+    },
+    Process: {"gaussian": Gaussian, "categorical": Categorical, "torus": Torus, "product": Product},
+    Objective: {
+        "simple": Simple,
+        "vlb": VLB,
+        "min_snr": MinSNR,
+        "p2": P2,
+        "edm": EDMWeighting,
+        "sigmoid": SigmoidWeighting,
+        "noisy_classifier": NoisyClassifier,
+    },
+    Sampler: {"ddpm": DDPM, "ddim": DDIM, "heun": Heun, "dpmpp": DPMSolver, "unipc": UniPC},
+}
+"""What a recipe's names stand for."""
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "EDM",
+    "P2",
+    "REGISTRY",
+    "VE",
+    "VLB",
+    "VP",
+    "Batch",
+    "Bound",
+    "Categorical",
+    "ClassifierFree",
+    "Cosine",
+    "DPMSolver",
+    "Diffusion",
+    "EDMWeighting",
+    "Gaussian",
+    "GradientGuidance",
+    "Guided",
+    "Heun",
+    "Linear",
+    "LinearVariance",
+    "MinSNR",
+    "NoisyClassifier",
+    "Objective",
+    "Process",
+    "Product",
+    "RectifiedFlow",
+    "Rows",
+    "Sampler",
+    "Schedule",
+    "Shifted",
+    "Sigmoid",
+    "SigmoidWeighting",
+    "Simple",
+    "State",
+    "Threshold",
+    "Torus",
+    "UniPC",
+    "bound",
+    "center",
+    "class_log_prob",
+    "encode",
+    "log_likelihood",
+    "slerp",
+]

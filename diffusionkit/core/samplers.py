@@ -1,0 +1,458 @@
+"""From noise to data: one loop, time grids, given parts.
+
+Every deterministic Gaussian solver here is the DDIM step with a better estimate, so a solver overrides one hook, `refine`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffusionkit.core.processes import Process, Product
+from diffusionkit.core.processes.base import Rule
+from diffusionkit.core.state import tree_leaves, tree_map
+
+Grid = Literal["uniform", "quadratic", "karras", "log_snr"]
+
+
+class Past(NamedTuple):
+    """A state that the network has looked at."""
+
+    t: Tensor
+    x: Any
+    estimate: Any
+
+
+class Sampler:
+    """The reverse chain over a grid of times, from noise at the process's `t_max` to data at 0.
+
+    Args:
+        steps: how many steps to take.
+        eta: 1 is ancestral, 0 as deterministic as the space allows.
+        grid: times `uniform` or `quadratic` in t, `karras` (uniform in (sigma / alpha)^(1/7), Karras et al. 2022, eq. 5), or uniform
+            in `log_snr`; the last two end with a step from t = 0.001 to 0.
+        temperature: scales the noise that is drawn.
+    """
+
+    order = 1
+    variance = "small"
+
+    def __init__(self, steps: int = 50, eta: float = 0.0, grid: Grid = "uniform", temperature: float = 1.0) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, not {steps}")
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie between 0 (deterministic) and 1 (ancestral), not {eta:g}")
+        if temperature < 0:
+            raise ValueError(f"temperature must not be negative, not {temperature:g}")
+        self.steps, self.eta, self.grid, self.temperature = steps, eta, grid, temperature
+        if grid not in ("uniform", "quadratic", "karras", "log_snr"):
+            raise ValueError(f"grid must be uniform, quadratic, karras or log_snr, not {grid!r}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+
+    def check(self, process: Process) -> None:
+        """Refuses, with one sentence, a process that this sampler does not fit."""
+
+    def times(self, process: Process) -> Tensor:
+        """(steps + 1,) falling times in float64, from `process.t_max` to 0."""
+        top = torch.tensor(process.t_max, dtype=torch.float64)
+        falling = torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
+        if self.grid == "uniform" or self.steps == 1:
+            return top * falling
+        if self.grid == "quadratic":
+            return top * falling**2
+        ends = process.schedule.log_snr(torch.stack([top, torch.full_like(top, 1e-3)])).clamp(min=-9)
+        along = torch.linspace(0, 1, self.steps, dtype=torch.float64)
+        if self.grid == "log_snr":
+            log_snr = torch.lerp(ends[0], ends[1], along)
+        else:  # exp(-log_snr / 2) is sigma / alpha
+            first, last = (-ends / 14).exp()
+            log_snr = -14 * torch.lerp(first, last, along).log()
+        return torch.cat([top[None], process.schedule.t_at(log_snr)[1:], top.new_zeros(1)])
+
+    def refine(
+        self, process: Process, past: list[Past], s: Tensor, look: Callable[[Any, Tensor], Any], rows: Any
+    ) -> tuple[Any, Any]:
+        """The state and the estimate from which to step to s; `past` starts with the present, `look` asks the network."""
+        return past[0].x, past[0].estimate
+
+    def shake(self, process: Process, x: Any, t: Tensor, rows: Any) -> tuple[Any, Tensor]:
+        """The state brought to a higher noise level before a step; as it is by default."""
+        return x, t
+
+    def __call__(
+        self,
+        diffusion: Any,
+        like: Any,
+        cond: Any = None,
+        rows: Any = None,
+        given: Any = None,
+        known: Any = None,
+        resample: int = 1,
+        start: Any = None,
+        watch: Callable[[Tensor, Any, Any], None] | None = None,
+    ) -> Any:
+        """Draws samples.
+
+        Args:
+            diffusion: a `Diffusion`, or a guided one.
+            like: the shape of the states to draw, batch included, or a state of that shape; a dict of them for products.
+            cond: the condition, as in training.
+            rows: for ragged data, which sample each row belongs to.
+            given: masks of the entries that are known; `known` holds their values. They come back bit-equal.
+            resample: how often each step is repeated from a renewed noise level when a network not trained with masks fills in the
+                rest (Lugmayr et al. 2022, RePaint).
+            start: the state at `t_max`, instead of a random one.
+            watch: called with (t, x_t, estimate) at every step.
+
+        Raises:
+            ValueError: if the process does not fit this sampler.
+        """
+        process = diffusion.process
+        self.check(process)
+        if (given is None) != (known is None):
+            raise ValueError("`given` says which entries are known and `known` holds their values: pass both")
+        with torch.no_grad(), _evaluating(diffusion):
+            return self._run(diffusion, like, cond, rows, given, known, resample, start, watch)
+
+    def _run(
+        self,
+        diffusion: Any,
+        like: Any,
+        cond: Any,
+        rows: Any,
+        given: Any,
+        known: Any,
+        resample: int,
+        start: Any,
+        watch: Any,
+    ) -> Any:
+        process, times = diffusion.process, self.times(diffusion.process)
+        shown = _shown(diffusion, like, given)
+
+        def look(x: Any, t: Tensor) -> Any:
+            return diffusion.estimate(x, t, cond, rows, shown)
+
+        x = _prior(diffusion, like, times[0], rows) if start is None else start
+        past: list[Past] = []
+        for t, s in pairwise(times):
+            for again in range(resample if given is not None and shown is None else 1):
+                if again:
+                    x, past = process.diffuse(x, t, s, rows)[0], []
+                if given is not None:
+                    clean = known if shown is not None else process.diffuse(known, t, rows=rows)[0]
+                    x = _put(given, clean, x)
+                x, now = self.shake(process, x, t, rows)
+                past = [Past(now, x, look(x, now)), *past][: self.order]
+                if watch:
+                    watch(now, x, past[0].estimate)
+                x, estimate = self.refine(process, past, s, look, rows)
+                past[0] = past[0]._replace(x=x)
+                x = process.step(x, estimate, now, s, self.eta, rows, self.variance, self.temperature)
+        return x if given is None else _put(given, known, x)
+
+
+class DDPM(Sampler):
+    """Ancestral sampling (Ho et al. 2020, algorithm 2).
+
+    Args:
+        variance: `small` is that of q(x_s | x_t, x0), `large` that of q(x_t | x_s), `learned` what the network says (predict
+            'eps+variance').
+    """
+
+    def __init__(
+        self,
+        steps: int = 1000,
+        variance: Literal["small", "large", "learned"] = "small",
+        grid: Grid = "uniform",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(steps, 1.0, grid, temperature)
+        if variance not in ("small", "large", "learned"):
+            raise ValueError(f"variance must be small, large or learned, not {variance!r}")
+        self.variance = variance
+
+    def check(self, process: Process) -> None:
+        if self.variance == "small":
+            return
+        parts = _parts(process)
+        if not any(part.linear for part in parts):
+            raise ValueError(
+                f"variance {self.variance!r} is a choice of Gaussian processes; {_names(process)} has none"
+            )
+        if self.variance == "learned" and any(getattr(p, "predict", "eps+variance") != "eps+variance" for p in parts):
+            raise ValueError("variance 'learned' needs a process with predict 'eps+variance'")
+
+
+class DDIM(Sampler):
+    """Song et al. 2021: the same marginals with as little randomness as wanted."""
+
+
+class _Linear(Sampler):
+    """A solver whose estimates are combined, for spaces where that is possible."""
+
+    def check(self, process: Process) -> None:
+        if not process.linear:
+            raise ValueError(
+                f"{type(self).__name__} combines estimates of x0, which {_names(process)} does not have: use ddpm or ddim"
+            )
+
+
+class Heun(_Linear):
+    """Second order with two evaluations a step (Karras et al. 2022, algorithms 1 and 2), the last step first order.
+
+    Args:
+        churn: S_churn; the noise is raised by at most churn / steps of itself before a step, within [churn_min, churn_max] in
+            sigma / alpha. S_noise is 1.
+    """
+
+    def __init__(
+        self,
+        steps: int = 18,
+        grid: Grid = "karras",
+        churn: float = 0.0,
+        churn_min: float = 0.0,
+        churn_max: float = math.inf,
+    ) -> None:
+        super().__init__(steps, 0.0, grid)
+        if churn < 0:
+            raise ValueError(f"churn must not be negative, not {churn:g}")
+        self.churn, self.churn_min, self.churn_max = churn, churn_min, churn_max
+
+    def shake(self, process: Process, x: Any, t: Tensor, rows: Any) -> tuple[Any, Tensor]:
+        log_snr = process.schedule.log_snr(t)
+        if not self.churn or not self.churn_min <= float((-log_snr / 2).exp()) <= self.churn_max:
+            return x, t
+        gamma = min(self.churn / self.steps, math.sqrt(2) - 1)
+        higher = process.schedule.t_at(log_snr - 2 * math.log1p(gamma)).clamp(max=1)
+        return (process.diffuse(x, higher, t, rows)[0], higher) if higher > t else (x, t)
+
+    def refine(
+        self, process: Process, past: list[Past], s: Tensor, look: Callable[[Any, Tensor], Any], rows: Any
+    ) -> tuple[Any, Any]:
+        t, x, estimate = past[0]
+        if len(_usable(process, [past[0]] * 2, s)) == 1:
+            return x, estimate
+        ahead = look(process.step(x, estimate, t, s, 0.0, rows), s)
+        return x, process.combine([estimate, ahead], [t, s], s, _heun)
+
+
+def _heun(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+    """The mean of both noises, as a DDIM step sees it."""
+    half = (goal - lambdas[0]).exp() / 2
+    return [1 - half, half]
+
+
+class DPMSolver(_Linear):
+    """DPM-Solver++ multistep (Lu et al. 2022b): order 2 is 2M, order 3 is 3M; with eta 1 the SDE versions.
+
+    The last step is first order: its log-SNR is infinite.
+    """
+
+    def __init__(
+        self,
+        steps: int = 20,
+        order: Literal[1, 2, 3] = 2,
+        eta: float = 0.0,
+        grid: Grid = "log_snr",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(steps, eta, grid, temperature)
+        if order not in (1, 2, 3):
+            raise ValueError(f"order must be 1, 2 or 3, not {order}")
+        self.order = order
+
+    def refine(
+        self, process: Process, past: list[Past], s: Tensor, look: Callable[[Any, Tensor], Any], rows: Any
+    ) -> tuple[Any, Any]:
+        usable = _usable(process, past, s)
+        rule = {1: _first, 2: _dpm_2, 3: _dpm_3}[len(usable)] if self.eta == 0 or len(usable) < 3 else _dpm_3_sde
+        return past[0].x, process.combine([p.estimate for p in usable], [p.t for p in usable], s, rule)
+
+
+def _first(lambdas: list[Tensor], goal: Tensor) -> list[float]:
+    return [1.0]
+
+
+def _dpm_2(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+    r = (lambdas[0] - lambdas[1]) / (goal - lambdas[0])
+    return [1 + 1 / (2 * r), -1 / (2 * r)]
+
+
+def _dpm_3(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+    """x_s = .. + alpha_s (phi_1 D0 + phi_2 D1 + phi_3 D2), phi_1 = 1 - e^-h, with D2 half of the second divided difference."""
+    h = goal - lambdas[0]
+    phi_1 = -torch.expm1(-h)
+    return _quadratic(lambdas, (h - phi_1) / phi_1, (h**2 / 2 - h + phi_1) / phi_1)
+
+
+def _dpm_3_sde(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+    """As `_dpm_3` with e^-2h in the place of e^-h: the exact integrals of the stochastic kernel."""
+    h = 2 * (goal - lambdas[0])
+    phi_1 = -torch.expm1(-h)
+    return _quadratic(lambdas, (h - phi_1) / phi_1 / 2, (h**2 / 2 - h + phi_1) / phi_1 / 4)
+
+
+def _quadratic(lambdas: list[Tensor], first: Tensor, second: Tensor) -> list[Tensor]:
+    """Weights of the parabola through three estimates: its value, plus `first` times its slope and `second` times its curvature.
+
+    `first` and `second` are in units of lambda: means of (lambda - lambda_0) and of its square over two, under the kernel.
+    """
+    a, b = lambdas[1] - lambdas[0], lambdas[2] - lambdas[0]
+    slope = [-(a + b) / (a * b), b / (a * (b - a)), -a / (b * (b - a))]
+    curve = [2 / (a * b), 2 / (a * (a - b)), 2 / (b * (b - a))]
+    return [float(k == 0) + first * slope[k] + second * curve[k] for k in range(3)]
+
+
+class UniPC(_Linear):
+    """Predictor and corrector of one order without further evaluations (Zhao et al. 2023), B(h) = e^h - 1, data prediction."""
+
+    def __init__(self, steps: int = 20, order: Literal[1, 2, 3] = 2, grid: Grid = "log_snr") -> None:
+        super().__init__(steps, 0.0, grid)
+        if order not in (1, 2, 3):
+            raise ValueError(f"order must be 1, 2 or 3, not {order}")
+        self.order = order + 1  # the corrector looks back one state further
+
+    def check(self, process: Process) -> None:
+        if not all(part.linear for part in _parts(process)):
+            raise ValueError(
+                f"UniPC corrects states, which {_names(process)} does not allow in all its parts: use ddim"
+            )
+
+    def refine(
+        self, process: Process, past: list[Past], s: Tensor, look: Callable[[Any, Tensor], Any], rows: Any
+    ) -> tuple[Any, Any]:
+        t, x, _ = past[0]
+        if len(past) > 1 and _finite(process)(past[1].t):
+            past = _usable(process, past, t)
+            corrected = process.combine([p.estimate for p in past], [p.t for p in past], t, _unipc_corrector)
+            x = process.step(past[1].x, corrected, past[1].t, t, 0.0, rows)
+        usable = _usable(process, past[: self.order - 1], s)
+        return x, process.combine([p.estimate for p in usable], [p.t for p in usable], s, _unipc_predictor)
+
+
+def _unipc_predictor(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+    """Weights of the estimates at lambdas (newest first) for a step from lambdas[0] to goal."""
+    h = goal - lambdas[0]
+    r = torch.stack([(other - lambdas[0]) / h for other in lambdas[1:]]) if len(lambdas) > 1 else h.new_zeros(0)
+    rho = torch.full_like(r, 0.5) if len(r) == 1 else _unipc_rho(r, h)
+    return [1 - (rho / r).sum(), *(rho / r)]
+
+
+def _unipc_corrector(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+    """The same when the estimate at the goal itself, lambdas[0], is known; the step started from lambdas[1]."""
+    h = goal - lambdas[1]
+    r = torch.stack([*((other - lambdas[1]) / h for other in lambdas[2:]), torch.ones_like(h)])
+    rho = torch.full_like(r, 0.5) if len(r) == 1 else _unipc_rho(r, h)
+    weights = rho / r
+    return [weights[-1], 1 - weights.sum(), *weights[:-1]]
+
+
+def _unipc_rho(r: Tensor, h: Tensor) -> Tensor:
+    """Solves the order conditions: sum_k rho_k r_k^(i-1) = i! phi_{i+1}(-h) / phi_1(-h) (Zhao et al. 2023, theorem 3.1)."""
+    phi = torch.expm1(-h) / -h
+    right = []
+    for i in range(1, len(r) + 1):
+        phi = (phi - 1 / math.factorial(i)) / -h  # phi_{i+1}
+        right.append(math.factorial(i) * phi * -h / torch.expm1(-h))
+    if not right:
+        return r
+    powers = torch.stack([r**i for i in range(len(r))])
+    return torch.linalg.solve(powers, torch.stack(right))
+
+
+def encode(
+    diffusion: Any, x0: Any, cond: Any = None, rows: Any = None, steps: int = 100, grid: Grid = "uniform"
+) -> Any:
+    """The state at `t_max` that deterministic sampling leads back to x0: DDIM run backwards (Song et al. 2021, section 5.4).
+
+    Only for processes whose steps are linear in estimates. The first step takes data for a state at log-SNR 9.
+    """
+    process = diffusion.process
+    if not all(part.linear for part in _parts(process)):
+        raise ValueError(f"encoding runs the deterministic chain backwards, which {_names(process)} does not allow")
+    rising = DDIM(steps, grid=grid).times(process).flip(0)
+    rising[0] = torch.minimum(process.schedule.t_at(torch.tensor(9.0, dtype=torch.float64)), rising[1] / 2)
+    x = x0
+    with torch.no_grad(), _evaluating(diffusion):
+        for t, s in pairwise(rising):
+            x = process.step(x, diffusion.estimate(x, t, cond, rows), t, s, 0.0, rows)
+    return x
+
+
+def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
+    """Spherical interpolation between latents (B, ...), each sample on its own great circle; weight 0 gives a, 1 gives b."""
+    flat_a, flat_b = a.flatten(1), b.flatten(1)
+    cosine = (flat_a * flat_b).sum(1) / (flat_a.norm(dim=1) * flat_b.norm(dim=1))
+    angle = cosine.clamp(-1, 1).acos().clamp(min=1e-6).reshape(-1, *[1] * (a.ndim - 1))
+    return (torch.sin((1 - weight) * angle) * a + torch.sin(weight * angle) * b) / torch.sin(angle)
+
+
+def _usable(process: Process, past: list[Past], s: Tensor) -> list[Past]:
+    """The estimates that a rule for the step to s may use: the newest alone where log-SNR becomes or was infinite."""
+    if s == 0:
+        return past[:1]
+    return [p for i, p in enumerate(past) if i == 0 or all(map(_finite(process), (past[0].t, p.t)))]
+
+
+def _finite(process: Process) -> Callable[[Tensor], bool]:
+    return lambda t: math.isfinite(process.schedule.log_snr(t))
+
+
+def _parts(process: Process) -> list[Process]:
+    return [part for _, part in process._each()] if isinstance(process, Product) else [process]
+
+
+def _names(process: Process) -> str:
+    return " x ".join(type(part).__name__ for part in _parts(process))
+
+
+def _put(given: Any, clean: Any, x: Any) -> Any:
+    return tree_map(torch.where, given, clean, x)
+
+
+def _shape(like: Any) -> Any:
+    if isinstance(like, dict):
+        return {name: _shape(entry) for name, entry in like.items()}
+    return tuple(like.shape) if isinstance(like, Tensor) else tuple(like)
+
+
+def _prior(diffusion: Any, like: Any, t: Tensor, rows: Any) -> Any:
+    example = next((leaf for leaf in tree_leaves(like) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
+    example = next(diffusion.parameters(), torch.zeros(())) if example is None else example
+    return diffusion.process.prior(_shape(like), t, rows, example.device, example.dtype)
+
+
+def _shown(diffusion: Any, like: Any, given: Any) -> Any:
+    """The mask that a network trained with masks is shown: nothing given is a mask as well."""
+    if diffusion.masks is None or given is not None:
+        return None if diffusion.masks is None else given
+    device = next(diffusion.parameters(), torch.zeros(())).device
+
+    def empty(shape: Any) -> Any:
+        if isinstance(shape, dict):
+            return {name: empty(entry) for name, entry in shape.items()}
+        return torch.zeros(shape, dtype=torch.bool, device=device)
+
+    return empty(_shape(like))
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout and the like switched off for as long as it lasts."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+__all__ = ["DDIM", "DDPM", "DPMSolver", "Heun", "Past", "Rule", "Sampler", "UniPC", "encode", "slerp"]

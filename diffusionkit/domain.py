@@ -1,0 +1,104 @@
+"""What the commands ask of a domain: subclass `Domain`, name it in the entry points `diffusionkit.domains`, done.
+
+A domain brings data, a codec, networks and a way back to its users' world. Nothing here, and nothing in the training loop
+or the commands, knows which domain it serves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from diffusionkit.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffusionkit.core.state import Batch, State
+
+
+class Dataset(Protocol):
+    """Encoded data in reach of the loop: a batch is a function of its indices and a generator, nothing else."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: torch.Tensor, generator: torch.Generator | None = None) -> Batch:
+        """The samples at `indices`, augmented by the draws of `generator`, or as they are without one."""
+        ...
+
+
+class Codec(ABC):
+    """Between the users' world and the state; fitted on the training part, saved with the run as JSON (and safetensors)."""
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the backbone that the data decide, such as its shape."""
+
+    @abstractmethod
+    def like(self, n: int) -> Any:
+        """The shape(s) of n states: a tuple, or a dict of tuples."""
+
+    @abstractmethod
+    def decode(self, x: State) -> Any:
+        """States back in the users' world."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Codec: ...
+
+
+class Domain(ABC):
+    """One domain. `data` and `backbones` give, for each name in a recipe, the class as 'module:Class', imported when used."""
+
+    name: ClassVar[str]
+    data: ClassVar[Mapping[str, str]]
+    backbones: ClassVar[Mapping[str, str]]
+    codec: ClassVar[str]
+
+    @abstractmethod
+    def sketch(self, data: Any) -> dict[str, Any]:
+        """Arguments of the backbone as far as they are known before the data are read, to refuse an impossible one early."""
+
+    @abstractmethod
+    def prepare(self, data: Any) -> tuple[Codec, dict[str, Dataset]]:
+        """Reads the data and fits the codec: (codec, {"train": ..., "test": ...})."""
+
+    @abstractmethod
+    def condition(self, codec: Any, indices: Any) -> Any:
+        """The condition of the samples with these running numbers. Further keyword-only arguments are options of
+        `diffusionkit sample` (a trailing underscore is dropped: `class_` is `--class`)."""
+
+    @abstractmethod
+    def picture(self, codec: Any, x: State, path: Path) -> None:
+        """Draws states x into a PNG."""
+
+    @abstractmethod
+    def writer(self, codec: Any, path: Path, n: int) -> Any:
+        """A context manager whose `write(x)` takes chunks of n states and which leaves the finished file at `path`."""
+
+    @abstractmethod
+    def evaluate(self, run: Any, **options: Any) -> dict[str, Any]:
+        """The field's measures of a run, as a tree of numbers beside their floors; pictures go into the run folder."""
+
+
+def domains() -> dict[str, Domain]:
+    """Every installed domain by name: ours and those of other packages, from the entry points `diffusionkit.domains`."""
+    return {point.name: point.load()() for point in entry_points(group="diffusionkit.domains")}
+
+
+def get_domain(name: str, where: str = "") -> Domain:
+    """The domain of this name.
+
+    Raises:
+        UserError: if no such domain is installed.
+    """
+    points = {point.name: point for point in entry_points(group="diffusionkit.domains")}
+    if name not in points:
+        raise UserError(f"{where}domain: there is no {name!r}; installed are {', '.join(sorted(points))}")
+    return points[name].load()()

@@ -1,0 +1,1 @@
+"""The image domain: data sets, networks and the way back to pictures."""

@@ -1,0 +1,86 @@
+"""Between uint8 pictures and the state in [-1, 1]."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusionkit.domain import Codec
+from diffusionkit.errors import UserError
+
+FILE = "codec.json"
+
+
+class PixelCodec(Codec):
+    """Maps the levels 0 ... levels - 1 of a pixel to [-1, 1] and back.
+
+    Args:
+        shape: channels, height and width.
+        classes: names of the classes, or None if the pictures have none.
+        levels: how many values a pixel may have: 256, or fewer where the data have fewer.
+
+    Raises:
+        ValueError: for impossible values.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: list[str] | None = None, levels: int = 256) -> None:
+        shape = tuple(shape)
+        if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
+            raise ValueError(f"shape must be three positive integers (channels, height, width), not {list(shape)}")
+        if type(levels) is not int or not 2 <= levels <= 256:
+            raise ValueError(f"levels must be an integer from 2 to 256, not {levels!r}")
+        if classes is not None and not (classes and all(isinstance(name, str) for name in classes)):
+            raise ValueError(f"classes must be a list of names, or null, not {classes!r}")
+        self.shape, self.classes, self.levels = shape, classes, levels
+
+    def arguments(self) -> dict[str, Any]:
+        return {"shape": self.shape, "classes": len(self.classes) if self.classes else None}
+
+    def like(self, n: int) -> tuple[int, ...]:
+        return (n, *self.shape)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) with values below `levels` -> float32 in [-1, 1]."""
+        return pictures.to(torch.float32).mul_(2 / (self.levels - 1)).sub_(1)
+
+    def quantise(self, x: Tensor) -> Tensor:
+        """States -> uint8 levels 0 ... levels - 1, rounded and clipped: the inverse of `encode`."""
+        return x.float().add(1).mul_((self.levels - 1) / 2).round_().clamp_(0, self.levels - 1).to(torch.uint8)
+
+    def display(self, pictures: Tensor) -> Tensor:
+        """uint8 levels -> uint8 brightness 0 ... 255."""
+        if self.levels == 256:
+            return pictures
+        return pictures.float().mul_(255 / (self.levels - 1)).round_().to(torch.uint8)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """States (N, C, H, W) -> pictures for the eye: uint8, 0 ... 255, on the levels that the data have."""
+        return self.display(self.quantise(x))
+
+    def save(self, folder: Path) -> None:
+        content = {"codec": "pixel", "shape": list(self.shape), "classes": self.classes, "levels": self.levels}
+        (Path(folder) / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> PixelCodec:
+        """The codec of a run.
+
+        Raises:
+            UserError: if the file is missing or damaged.
+        """
+        path = Path(folder) / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict) or content.get("codec") != "pixel":
+                raise ValueError('"codec" must be "pixel"')
+            return cls(content["shape"], content["classes"], content["levels"])
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); it belongs to every image run") from error
+        except KeyError as error:
+            raise UserError(f"{path}: the key {error} is missing") from error
+        except (ValueError, TypeError) as error:  # also JSONDecodeError and UnicodeDecodeError
+            raise UserError(f"{path}: is damaged: {error}") from error

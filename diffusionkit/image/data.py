@@ -1,0 +1,329 @@
+"""Data sets of pictures. Making one reads nothing; `load` does.
+
+A new data set is a class with `shape`, `class_names`, `levels`, `flip` and `load`, and one line in `ImageDomain.data`.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffusionkit.core.state import Batch
+from diffusionkit.errors import UserError
+from diffusionkit.image import readers
+from diffusionkit.image.codec import PixelCodec
+
+
+class Pictures(NamedTuple):
+    """Pictures in memory: uint8 (N, C, H, W) and their classes (N,), or None."""
+
+    images: Tensor
+    labels: Tensor | None = None
+
+
+class PictureSet:
+    """Pictures in reach of the training loop: kept as uint8, a whole batch encoded at once.
+
+    Args:
+        pictures: images and labels.
+        codec: what encodes them.
+        flip: mirror each picture left to right with probability one half when a generator is given.
+    """
+
+    def __init__(self, pictures: Pictures, codec: PixelCodec, flip: bool = False) -> None:
+        self.pictures, self.codec, self.flip = pictures, codec, flip
+
+    def __len__(self) -> int:
+        return len(self.pictures.images)
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
+        """The pictures at `indices` as states, with {"class": ...} if they have classes."""
+        images = self.pictures.images[indices]
+        if self.flip and generator is not None:
+            chosen = torch.rand(len(images), generator=generator) < 0.5
+            images[chosen] = images[chosen].flip(3)
+        labels = self.pictures.labels
+        return Batch(self.codec.encode(images), None if labels is None else {"class": labels[indices]})
+
+
+class ImageData(ABC):
+    """What the domain asks of a data set."""
+
+    shape: tuple[int, int, int]
+    flip: bool
+    levels: int = 256
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str] | None:
+        """The names of the classes, or None without classes."""
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes, or None."""
+        return len(self.class_names) if self.class_names else None
+
+    @abstractmethod
+    def load(self) -> dict[str, Pictures]:
+        """Reads everything: {"train": ..., "test": ...}."""
+
+
+class Digits(ImageData):
+    """Scikit-learn's bundled 1,797 handwritten digits, 8x8 pixels of 17 levels (UCI optdigits, test part).
+
+    Args:
+        flip: mirror at random.
+        holdout: share of each class that is held out.
+        seed: of the split.
+    """
+
+    shape = (1, 8, 8)
+    levels = 17
+    class_names = [str(i) for i in range(10)]
+
+    def __init__(self, flip: bool = False, holdout: float = 0.2, seed: int = 0) -> None:
+        self.flip, self.holdout, self.seed = flip, _share(holdout), seed
+
+    def load(self) -> dict[str, Pictures]:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        images = torch.from_numpy(bunch.images.astype(np.uint8))[:, None]
+        return split(Pictures(images, torch.from_numpy(bunch.target).long()), self.holdout, self.seed)
+
+
+class _Downloadable(ImageData):
+    """A published data set that is read where it lies, or else downloaded through torchvision."""
+
+    title: ClassVar[str]
+    torchvision: ClassVar[str]
+    supply: ClassVar[str]
+
+    def __init__(self, root: str | None) -> None:
+        self.root = root
+
+    @abstractmethod
+    def _find(self, folder: Path) -> dict[str, Pictures] | None:
+        """The data if they lie in this folder, else None."""
+
+    def load(self) -> dict[str, Pictures]:
+        for folder in readers.candidates(self.root):
+            found = self._find(folder)
+            if found is not None:
+                return found
+        return self._download()
+
+    def _download(self) -> dict[str, Pictures]:
+        from torchvision import datasets
+
+        target = Path(self.root).expanduser() if self.root else readers.cache()
+        timeout = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(20)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            for train in (True, False):
+                getattr(datasets, self.torchvision)(str(target), train=train, download=True)
+        except Exception as error:  # torchvision, urllib and the file system each raise their own
+            looked = ", ".join(map(str, readers.candidates(self.root)))
+            raise UserError(
+                f"{self.title} was not found in {looked} and could not be downloaded ({error}); put {self.supply} "
+                "into one of these folders, or set data.root or DIFFUSIONKIT_DATA to where it lies"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(timeout)
+        return self._find(target)
+
+
+class MNIST(_Downloadable):
+    """Handwritten digits, 28x28 grey (LeCun et al. 1998).
+
+    Args:
+        flip: mirror at random.
+        pad: black pixels added on each side: 2 gives 32x32.
+        root: folder that holds `MNIST/raw`; by default that of DIFFUSIONKIT_DATA, or a cache.
+    """
+
+    title = torchvision = "MNIST"
+    supply = "MNIST/raw/train-images-idx3-ubyte.gz and its three companions"
+    class_names = [str(i) for i in range(10)]
+
+    def __init__(self, flip: bool = False, pad: int = 0, root: str | None = None) -> None:
+        super().__init__(root)
+        if pad < 0:
+            raise ValueError(f"pad must not be negative, not {pad}")
+        self.flip, self.pad = flip, pad
+        self.shape = (1, 28 + 2 * pad, 28 + 2 * pad)
+
+    def _find(self, folder: Path) -> dict[str, Pictures] | None:
+        raw = folder / self.torchvision / "raw"
+        names = {"train": "train", "test": "t10k"}
+        files = {part: [_plain_or_gz(raw / f"{name}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+                 for part, name in names.items()}  # fmt: skip
+        if not all(file for pair in files.values() for file in pair):
+            return None
+        return {part: self._read(*pair) for part, pair in files.items()}
+
+    def _read(self, images_file: Path, labels_file: Path) -> Pictures:
+        images, labels = readers.read_idx(images_file), readers.read_idx(labels_file).long()
+        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or labels.max() > 9:
+            raise UserError(f"{images_file}: does not hold 28x28 pictures with labels from 0 to 9 in {labels_file.name}")
+        return Pictures(F.pad(images[:, None], [self.pad] * 4), labels)
+
+
+class FashionMNIST(MNIST):
+    """Pieces of clothing, 28x28 grey (Xiao et al. 2017).
+
+    Args:
+        flip: mirror at random.
+        pad: black pixels added on each side: 2 gives 32x32.
+        root: folder that holds `FashionMNIST/raw`; by default that of DIFFUSIONKIT_DATA, or a cache.
+    """
+
+    title = "Fashion-MNIST"
+    torchvision = "FashionMNIST"
+    supply = "FashionMNIST/raw/train-images-idx3-ubyte.gz and its three companions"
+    class_names = [
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    ]  # fmt: skip
+
+    def __init__(self, flip: bool = True, pad: int = 0, root: str | None = None) -> None:
+        super().__init__(flip, pad, root)
+
+
+class CIFAR10(_Downloadable):
+    """Photographs of ten kinds of things, 32x32 colour (Krizhevsky 2009).
+
+    Args:
+        flip: mirror at random.
+        root: folder that holds an archive `cifar10_jpeg.tar.xz` of class folders, these folders extracted as
+            `cifar10/{train,test}/CLASS`, or torchvision's `cifar-10-batches-py`; by default that of DIFFUSIONKIT_DATA,
+            or a cache.
+    """
+
+    title = "CIFAR-10"
+    torchvision = "CIFAR10"
+    supply = "cifar10_jpeg.tar.xz, cifar10/{train,test}/CLASS/*.png or cifar-10-batches-py"
+    shape = (3, 32, 32)
+    class_names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+    def __init__(self, flip: bool = True, root: str | None = None) -> None:
+        super().__init__(root)
+        self.flip = flip
+
+    def _find(self, folder: Path) -> dict[str, Pictures] | None:
+        archive, extracted = folder / "cifar10_jpeg.tar.xz", folder / "cifar10"
+        if (folder / "cifar-10-batches-py" / "test_batch").is_file():
+            return {part: self._batches(folder, part == "train") for part in ("train", "test")}
+        if archive.is_file():
+            return {k: Pictures(*v) for k, v in readers.read_archive(archive, self.class_names, 32).items()}
+        if all((extracted / part).is_dir() for part in ("train", "test")):
+            return {part: _class_folders(extracted / part, self.class_names, (32, 32)) for part in ("train", "test")}
+        return None
+
+    @staticmethod
+    def _batches(folder: Path, train: bool) -> Pictures:
+        from torchvision.datasets import CIFAR10 as Original  # checks the files' sums before it unpickles them
+
+        try:
+            data = Original(str(folder), train=train, download=False)
+        except Exception as error:
+            path = folder / "cifar-10-batches-py"
+            raise UserError(f"{path}: is damaged ({error}); fetch it again or remove it") from error
+        return Pictures(torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets))
+
+
+class Folder(ImageData):
+    """Any folder of pictures: each subfolder is a class; without classes if the pictures lie in the folder itself.
+
+    Args:
+        path: the folder.
+        size: height and width of the pictures, one number for square ones.
+        resize: "crop" keeps the proportions and cuts the middle out, "stretch" does not.
+        flip: mirror at random.
+        holdout: share of each class that is held out.
+        channels: 3 for colour, 1 for grey.
+        seed: of the split.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        size: int | tuple[int, int] = 64,
+        resize: Literal["crop", "stretch"] = "crop",
+        flip: bool = True,
+        holdout: float = 0.1,
+        channels: int = 3,
+        seed: int = 0,
+    ) -> None:
+        height, width = (size, size) if isinstance(size, int) else size
+        if min(height, width) < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        if resize not in ("crop", "stretch"):
+            raise ValueError(f"resize must be 'crop' or 'stretch', not {resize!r}")
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {channels}")
+        self.path, self.resize, self.flip = Path(path).expanduser(), resize, flip
+        self.holdout, self.seed = _share(holdout), seed
+        self.shape = (channels, height, width)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: there is no such folder; data.path must name a folder of pictures")
+        if readers.has_pictures(self.path):
+            return None
+        folders = sorted(p for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return [p.name for p in folders if readers.picture_files(p)] or None
+
+    def load(self) -> dict[str, Pictures]:
+        names = self.class_names
+        pictures = _class_folders(self.path, names or ["."], self.shape[1:], self.resize, self.shape[0])
+        return split(pictures if names else Pictures(pictures.images), self.holdout, self.seed)
+
+
+def _class_folders(
+    path: Path, names: list[str], size: tuple[int, int], resize: str = "crop", channels: int = 3
+) -> Pictures:
+    """The pictures of the subfolders with these names, labelled by their order."""
+    found = [(file, label) for label, name in enumerate(names) for file in readers.picture_files(path / name)]
+    if len(found) < 2:
+        endings = ", ".join(sorted(readers.ENDINGS))
+        raise UserError(f"{path}: holds {len(found) or 'no'} pictures ({endings}), too few to train on")
+    images, good = readers.read_files([file for file, _ in found], size, resize, channels)
+    if len(images) < 2:
+        raise UserError(f"{path}: of {len(found)} pictures only {len(images)} could be read, too few to train on")
+    return Pictures(images, torch.tensor([label for _, label in found])[good])
+
+
+def split(pictures: Pictures, holdout: float, seed: int = 0) -> dict[str, Pictures]:
+    """Holds out a share of each class, drawn with a seed, the order kept; at least one picture for either part."""
+    n = len(pictures.images)
+    labels = np.zeros(n, int) if pictures.labels is None else pictures.labels.numpy()
+    random, test = np.random.default_rng(seed), np.zeros(n, bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        test[random.permutation(members)[: round(holdout * len(members))]] = True
+    if not test.any():
+        test[random.integers(n)] = True
+    parts = {"train": torch.from_numpy(~test), "test": torch.from_numpy(test)}
+    return {name: Pictures(*(None if v is None else v[chosen] for v in pictures)) for name, chosen in parts.items()}
+
+
+def _share(holdout: float) -> float:
+    if not 0 < holdout < 1:
+        raise ValueError(f"holdout must lie between 0 and 1, not {holdout:g}")
+    return holdout
+
+
+def _plain_or_gz(path: Path) -> Path | None:
+    return next((p for p in (path, path.with_name(path.name + ".gz")) if p.is_file()), None)
+
+
+__all__ = ["CIFAR10", "MNIST", "Digits", "FashionMNIST", "Folder", "ImageData", "PictureSet", "Pictures", "split"]

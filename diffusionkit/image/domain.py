@@ -1,0 +1,94 @@
+"""The image domain: what the commands ask of it."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusionkit.domain import Dataset, Domain
+from diffusionkit.errors import UserError
+from diffusionkit.image.codec import PixelCodec
+
+
+class ImageDomain(Domain):
+    """Pictures as tensors (B, C, H, W) in [-1, 1], with classes or without."""
+
+    name = "image"
+    data = {
+        "digits": "diffusionkit.image.data:Digits",
+        "mnist": "diffusionkit.image.data:MNIST",
+        "fashion": "diffusionkit.image.data:FashionMNIST",
+        "cifar10": "diffusionkit.image.data:CIFAR10",
+        "folder": "diffusionkit.image.data:Folder",
+    }
+    backbones = {
+        "unet": "diffusionkit.image.backbones.unet:UNet",
+        "classifier": "diffusionkit.image.backbones.classifier:Classifier",
+    }
+    codec = "diffusionkit.image.codec:PixelCodec"
+
+    def sketch(self, data: Any) -> dict[str, Any]:
+        try:
+            return {"shape": data.shape, "classes": data.classes}
+        except UserError:  # a folder that is not there yet: `prepare` will say so
+            return {"shape": data.shape}
+
+    def prepare(self, data: Any) -> tuple[PixelCodec, dict[str, Dataset]]:
+        from diffusionkit.image.data import PictureSet
+
+        parts = data.load()
+        codec = PixelCodec(data.shape, data.class_names, data.levels)
+        return codec, {name: PictureSet(pictures, codec, data.flip) for name, pictures in parts.items()}
+
+    def condition(
+        self, codec: PixelCodec, indices: Any, *, class_: str | int | None = None
+    ) -> dict[str, torch.Tensor] | None:
+        """The classes of the pictures with these running numbers.
+
+        Args:
+            codec: knows the classes.
+            indices: running numbers (B,).
+            class_: name or number of the one class wanted; by default the classes take turns.
+
+        Raises:
+            UserError: for a class that there is not.
+        """
+        indices = torch.as_tensor(indices)
+        if codec.classes is None:
+            if class_ is not None:
+                raise UserError(f"class {class_!r} was asked for, but this model was trained without classes")
+            return None
+        if class_ is None:
+            return {"class": indices % len(codec.classes)}
+        return {"class": torch.full_like(indices, _class_index(codec.classes, class_))}
+
+    def picture(self, codec: PixelCodec, x: Any, path: Path) -> None:
+        from diffusionkit.image.grid import save_grid
+
+        save_grid(codec.decode(x), path)
+
+    def writer(self, codec: PixelCodec, path: Path, n: int) -> Any:
+        from diffusionkit.image.export import open_writer
+
+        return open_writer(codec, path, n)
+
+    def evaluate(self, run: Any, **options: Any) -> dict[str, Any]:
+        from diffusionkit.image.evaluate import evaluate
+
+        return evaluate(run, **options)
+
+
+def _class_index(names: list[str], wanted: str | int) -> int:
+    lower = [name.lower() for name in names]
+    text = str(wanted).strip().lower()
+    if text in lower:
+        return lower.index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    near = difflib.get_close_matches(text, lower, 1)
+    hint = f"; did you mean {names[lower.index(near[0])]!r}?" if near else ""
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    raise UserError(f"class: there is no {wanted!r}{hint} (classes: {shown}; or a number from 0 to {len(names) - 1})")

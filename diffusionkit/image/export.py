@@ -1,0 +1,204 @@
+"""Writers of sampled pictures: whole or not at all, and, but for the PNG grid, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusionkit.errors import UserError
+from diffusionkit.image.grid import as_rows, save_grid
+
+
+class Writer:
+    """A context manager that takes chunks and leaves the finished file; on an error or an interrupt it leaves nothing.
+
+    Everything goes to hidden neighbours of the target, which takes its name when it is finished.
+
+    Args:
+        decode: states -> uint8 (n, C, H, W).
+        shape: channels, height and width.
+        path: the target.
+        n: how many pictures will come.
+    """
+
+    def __init__(self, decode: Callable[[Tensor], Tensor], shape: tuple[int, int, int], path: Path, n: int) -> None:
+        self.decode, self.shape, self.path, self.n, self.count = decode, shape, path, n, 0
+        self.part = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Writer:
+        try:
+            self._guard(self._open)
+        except BaseException:
+            self._guard(self._discard)
+            raise
+        return self
+
+    def write(self, x: Tensor) -> None:
+        """Adds a chunk of states."""
+        pictures = self.decode(x).cpu()
+        if self.count + len(pictures) > self.n:
+            raise ValueError(f"{self.path}: more pictures than the {self.n} announced")
+        self._guard(lambda: self._add(pictures))
+        self.count += len(pictures)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                if self.count != self.n:
+                    raise ValueError(f"{self.path}: {self.count} pictures instead of the {self.n} announced")
+                self._guard(self._finish)
+        finally:
+            self._guard(self._discard)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Turns the file system's complaints into one sentence."""
+        try:
+            action()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(f"{self.path}: no space left on the disk; nothing was written") from error
+            reason = error.strerror or error
+            raise UserError(f"{self.path}: cannot be written ({reason}); nothing was written") from error
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _add(self, pictures: Tensor) -> None:
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        os.replace(self.part, self.path)
+
+    def _discard(self) -> None:
+        self.part.unlink(missing_ok=True)
+
+
+class GridWriter(Writer):
+    """One PNG with all pictures; they are kept in memory."""
+
+    def _open(self) -> None:
+        super()._open()
+        self.pictures: list[Tensor] = []
+        self.part.touch()  # finds out now whether the place can be written to
+
+    def _add(self, pictures: Tensor) -> None:
+        self.pictures.append(pictures)
+
+    def _finish(self) -> None:
+        save_grid(torch.cat(self.pictures), self.part)
+        super()._finish()
+
+
+class NpzWriter(Writer):
+    """NumPy's .npz with the key `images`: uint8 (n, H, W, C), without a time stamp."""
+
+    def _open(self) -> None:
+        super()._open()
+        self.archive = zipfile.ZipFile(self.part, "w")
+        self.entry = self.archive.open(zipfile.ZipInfo("images.npy"), "w", force_zip64=True)
+        c, h, w = self.shape
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.n, h, w, c)}
+        np.lib.format.write_array_header_1_0(self.entry, header)
+
+    def _add(self, pictures: Tensor) -> None:
+        self.entry.write(pictures.permute(0, 2, 3, 1).contiguous().numpy().data)
+
+    def _finish(self) -> None:
+        self._close()
+        super()._finish()
+
+    def _close(self) -> None:
+        self.entry.close()
+        self.archive.close()
+
+    def _discard(self) -> None:
+        try:
+            self._close()
+        except (AttributeError, OSError, ValueError):
+            pass  # not opened, or the disk is full: the file goes away all the same
+        super()._discard()
+
+
+class TorchWriter(Writer):
+    """A tensor, uint8 (n, C, H, W), for `torch.load`. Its bytes are first gathered in a neighbouring file."""
+
+    def _open(self) -> None:
+        super()._open()
+        self.raw = self.part.with_suffix(".raw")
+        self.file: IO[bytes] = open(self.raw, "wb")  # noqa: SIM115  (closed in _discard)
+
+    def _add(self, pictures: Tensor) -> None:
+        self.file.write(pictures.contiguous().numpy().data)
+
+    def _finish(self) -> None:
+        self.file.close()
+        # Mapped, not read; written by `write` above, since a full disk under a writable map kills the process.
+        values = np.memmap(self.raw, np.uint8, "c", shape=(self.n, *self.shape))
+        with open(self.part, "wb") as file:  # a file object: with a path, its name would become part of the content
+            torch.save(torch.from_numpy(values), file)
+        super()._finish()
+
+    def _discard(self) -> None:
+        if hasattr(self, "file"):
+            try:
+                self.file.close()
+            except OSError:
+                pass
+            self.raw.unlink(missing_ok=True)
+        super()._discard()
+
+
+class FolderWriter(Writer):
+    """A folder of single PNG files in their native size: 000000.png, 000001.png, ..."""
+
+    def _open(self) -> None:
+        super()._open()
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.part.mkdir()
+
+    def _add(self, pictures: Tensor) -> None:
+        from PIL import Image
+
+        for i, row in enumerate(as_rows(pictures), self.count):
+            picture = Image.fromarray(row[..., 0] if row.shape[2] == 1 else row)
+            picture.save(self.part / f"{i:06d}.png")
+
+    def _finish(self) -> None:
+        if self.path.is_dir():
+            self.path.rmdir()  # empty: `open_writer` saw to that
+        super()._finish()
+
+    def _discard(self) -> None:
+        shutil.rmtree(self.part, ignore_errors=True)
+
+
+WRITERS: dict[str, type[Writer]] = {".png": GridWriter, ".npz": NpzWriter, ".pt": TorchWriter}
+
+
+def open_writer(codec: Any, path: str | Path, n: int) -> Writer:
+    """The writer that the ending of `path` asks for; a path that ends in '/' is a folder of single pictures.
+
+    Raises:
+        UserError: if nothing is written under this ending, or the place is taken.
+    """
+    text, target = str(path), Path(path)
+    if text.endswith(("/", os.sep)) or target.is_dir():
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"{text}: exists and is not an empty folder; name another one or remove it")
+        return FolderWriter(codec.decode, codec.shape, target, n)
+    if target.suffix.lower() not in WRITERS:
+        known = f"{', '.join(WRITERS)} and '/' (a folder of single pictures)"
+        raise UserError(f"{text}: unknown ending {target.suffix!r}; known are {known}")
+    return WRITERS[target.suffix.lower()](codec.decode, codec.shape, target, n)

@@ -1,0 +1,340 @@
+"""Orders of convergence, published formulas, given parts, encoding, refusals."""
+
+import math
+
+import pytest
+import torch
+
+from diffusionkit.core import (
+    DDIM,
+    DDPM,
+    EDM,
+    VP,
+    Categorical,
+    Cosine,
+    Diffusion,
+    DPMSolver,
+    Gaussian,
+    Heun,
+    Linear,
+    Product,
+    RectifiedFlow,
+    Torus,
+    UniPC,
+    encode,
+    slerp,
+)
+from tests.core import exact
+
+MEAN, STD = 0.7, 0.5
+
+
+def solution(process, x, t):
+    """Where the probability flow of N(MEAN, STD^2) leads x from time t to 0."""
+    alpha, sigma = process.schedule(t)
+    return MEAN + STD * (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2).sqrt()
+
+
+def error(sampler, process):
+    model = exact.gaussian(process, MEAN, STD)
+    top = torch.tensor(process.t_max, dtype=torch.float64)
+    start = process.schedule(top)[1] * torch.tensor([[-1.0], [0.3], [2.0]], dtype=torch.float64)
+    end = sampler(model, like=start, start=start)
+    return float((end - solution(process, start, top)).abs().max())
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), VP(), EDM(), RectifiedFlow()], ids=repr)
+@pytest.mark.parametrize(
+    ("make", "order"),
+    [
+        (lambda n: DDIM(n), 1),
+        (lambda n: DDIM(n, grid="log_snr"), 1),
+        (lambda n: Heun(n), 2),
+        (lambda n: Heun(n, grid="log_snr"), 2),
+        (lambda n: DPMSolver(n, order=1), 1),
+        (lambda n: DPMSolver(n), 2),
+        (lambda n: DPMSolver(n, order=3), 3),
+        (lambda n: UniPC(n, order=1), 2),
+        (lambda n: UniPC(n), 3),
+        (lambda n: UniPC(n, order=3), 4),
+    ],
+)
+def test_solvers_converge_with_their_order(schedule, make, order):
+    """From t_max to 0, last step included. The corrector raises UniPC's order by one (Zhao et al. 2023, section 3.2)."""
+    process = Gaussian(schedule, "x0")
+    coarse, fine = error(make(40), process), error(make(160), process)
+    measured = math.log(coarse / fine) / math.log(4)
+    # The last step, from t = 0.001, leaves an error of its own that no order removes.
+    assert measured > order - 0.35 or fine < 2e-5
+
+
+def test_dpm_solver_equals_the_published_formula():
+    """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2, written out."""
+    process, sampler = Gaussian(Linear(), "x0"), DPMSolver(12)
+    model = exact.mixture(process, torch.tensor([-1.0, 0.6], dtype=torch.float64), 0.3)
+    times = sampler.times(process)
+    x = y = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    lambdas, past = process.schedule.log_snr(times) / 2, None
+    for i in range(12):
+        (alpha, sigma), (_, sigma_t) = process.schedule(times[i + 1]), process.schedule(times[i])
+        x0 = model.estimate(y, times[i])
+        h = lambdas[i + 1] - lambdas[i]
+        d = x0
+        if past is not None and i < 11:
+            r = (lambdas[i] - lambdas[i - 1]) / h
+            d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * past
+        y, past = sigma / sigma_t * y - alpha * torch.expm1(-h) * d, x0
+    assert torch.allclose(sampler(model, like=x, start=x), y, atol=1e-12)
+
+
+def test_heun_equals_the_published_formula():
+    """Karras et al. 2022, algorithm 1, with sigma(t) = t and s(t) = 1."""
+    process, sampler = Gaussian(EDM(), "edm"), Heun(10)
+    model = exact.mixture(process, torch.tensor([-1.0, 0.6], dtype=torch.float64), 0.3)
+    times = sampler.times(process)
+    sigma = process.schedule(times)[1]
+    x = y = 80 * torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    for i in range(10):
+        d = (y - model.estimate(y, times[i])) / sigma[i]
+        ahead = y + (sigma[i + 1] - sigma[i]) * d
+        if i < 9:
+            d = (d + (ahead - model.estimate(ahead, times[i + 1])) / sigma[i + 1]) / 2
+            ahead = y + (sigma[i + 1] - sigma[i]) * d
+        y = ahead
+    assert torch.allclose(sampler(model, like=x, start=x), y, atol=1e-10)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_unipc_equals_diffusers(order):
+    diffusers = pytest.importorskip("diffusers", reason="diffusers (extra 'peers') is not installed")
+    process = Gaussian(Linear(), "x0")
+    model = exact.mixture(process, torch.tensor([-1.0, 0.6], dtype=torch.float64), 0.3)
+    theirs = diffusers.UniPCMultistepScheduler(
+        solver_order=order, prediction_type="sample", solver_type="bh2", final_sigmas_type="zero", lower_order_final=False
+    )
+    theirs.set_timesteps(8)
+    grid = torch.cat([(theirs.timesteps.double() + 1) / 1000, torch.zeros(1, dtype=torch.float64)])
+
+    class Their(UniPC):
+        def times(self, process):
+            return grid
+
+    y = x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    for i, step in enumerate(theirs.timesteps):
+        y = theirs.step(model.estimate(y, grid[i]), step, y).prev_sample
+    assert torch.allclose(Their(8, order)(model, like=x, start=x), y, atol=2e-3)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ddpm_step_has_the_published_moments(variance):
+    """Ho et al. 2020, eq. 6, 7 and 11."""
+    torch.manual_seed(0)
+    process, i, n = Gaussian(Linear(), "eps"), 400, 200_000
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha_bar = (1 - betas).cumprod(0)
+    x_t, eps = torch.full((n, 1), 0.9, dtype=torch.float64), 0.4
+    t, s = (torch.tensor(v / 1000, dtype=torch.float64) for v in (i, i - 1))
+    beta, bar, before = betas[i - 1], alpha_bar[i - 1], alpha_bar[i - 2]
+    estimate = process.estimate(torch.full_like(x_t, eps), x_t, t)
+    x_s = process.step(x_t, estimate, t, s, 1.0, variance=variance)
+    mean = (0.9 - beta / (1 - bar).sqrt() * eps) / (1 - beta).sqrt()
+    published = {"small": beta * (1 - before) / (1 - bar), "large": beta}[variance]
+    assert float(x_s.mean()) == pytest.approx(float(mean), abs=4 * float((published / n).sqrt()))
+    assert float(x_s.var()) == pytest.approx(float(published), rel=0.02)
+
+
+def test_learned_variance_lies_between_its_bounds():
+    torch.manual_seed(0)
+    process, n = Gaussian(Linear(), "eps+variance"), 100_000
+    x_t = torch.zeros(n, 1, dtype=torch.float64)
+    t, s = (torch.tensor(v, dtype=torch.float64) for v in (0.4, 0.35))  # respaced: 20 steps of the chain at once
+    found = []
+    for place in (-1.0, 0.0, 1.0):
+        output = torch.cat([torch.zeros_like(x_t), torch.full_like(x_t, place)], 1)
+        x_s = process.step(x_t, process.estimate(output, x_t, t), t, s, variance="learned")
+        found.append(float(x_s.var()))
+    plain = {v: float(process.step(x_t, torch.zeros(n, 2), t, s, variance=v).var()) for v in ("small", "large")}
+    assert found[0] == pytest.approx(plain["small"], rel=0.03) and found[2] == pytest.approx(plain["large"], rel=0.03)
+    assert found[1] == pytest.approx(math.sqrt(found[0] * found[2]), rel=0.03)
+
+
+def test_temperature_scales_what_is_drawn():
+    process = Gaussian(Linear(), "x0")
+    x_t, x0 = torch.zeros(50_000, 1), torch.zeros(50_000, 1)
+    t, s = torch.tensor(0.5), torch.tensor(0.4)
+    torch.manual_seed(0)
+    full = process.step(x_t, x0, t, s)
+    torch.manual_seed(0)
+    assert torch.allclose(process.step(x_t, x0, t, s, temperature=0.5), full / 2)
+
+
+def test_same_seed_same_samples():
+    model = exact.gaussian(Gaussian())
+    draws = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        draws.append(DDPM(20)(model, like=(5, 2)))
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize("grid", ["uniform", "quadratic", "karras", "log_snr"])
+@pytest.mark.parametrize("schedule", [Cosine(), EDM(), RectifiedFlow()], ids=repr)
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_grids_fall_from_the_top_to_zero(grid, schedule, steps):
+    process = Gaussian(schedule, "x0")
+    times = DDIM(steps, grid=grid).times(process)
+    assert len(times) == steps + 1 and times[0] == process.t_max and times[-1] == 0
+    assert (times.diff() < 0).all()
+
+
+# ---- given parts
+
+
+class Masked(Diffusion):
+    """The exact conditional mean of a correlated Gaussian pair, as a network trained with masks would learn it."""
+
+    rho = 0.9
+
+    def __init__(self, process):
+        super().__init__(torch.nn.Identity(), process, masks=lambda x0, rows: torch.rand(x0.shape) < 0.5)
+
+    def forward(self, x_t, t, cond=None, rows=None, given=None):
+        alpha, sigma = self.process.schedule(t)
+        covariance = torch.tensor([[1.0, self.rho], [self.rho, 1.0]], dtype=x_t.dtype)
+        noise = torch.diag_embed(torch.where(given, torch.zeros_like(x_t) + 1e-10, sigma**2 * torch.ones_like(x_t)))
+        scale = torch.where(given, torch.ones_like(x_t), alpha * torch.ones_like(x_t))
+        cross = covariance * scale[:, None, :]
+        gain = torch.linalg.solve(scale[:, :, None] * covariance * scale[:, None, :] + noise, cross.transpose(1, 2))
+        return (gain.transpose(1, 2) @ x_t[:, :, None])[:, :, 0]
+
+
+@pytest.mark.parametrize("sampler", [DDPM(200), DDIM(100), DPMSolver(40)], ids=repr)
+def test_mask_trained_network_finds_the_true_conditional(sampler):
+    torch.manual_seed(0)
+    n = 4000
+    known = torch.full((n, 2), 1.5, dtype=torch.float64)
+    given = torch.tensor([True, False]).expand(n, 2)
+    x = sampler(Masked(Gaussian(Cosine(), "x0")), like=known, given=given, known=known)
+    assert torch.equal(x[:, 0], known[:, 0])
+    assert float(x[:, 1].mean()) == pytest.approx(0.9 * 1.5, abs=0.04)
+    assert float(x[:, 1].std()) == pytest.approx(math.sqrt(1 - 0.81), rel=0.07)
+
+
+def test_mask_trained_network_samples_with_nothing_given():
+    torch.manual_seed(0)
+    x = DDPM(150)(Masked(Gaussian(Cosine(), "x0")), like=torch.empty(4000, 2, dtype=torch.float64))
+    assert float(torch.corrcoef(x.T)[0, 1]) == pytest.approx(0.9, abs=0.03)
+
+
+def test_mask_trained_table_finds_the_true_conditional():
+    table = torch.tensor([[0.4, 0.1], [0.05, 0.45]])
+
+    class Table(Diffusion):
+        def forward(self, x_t, t, cond=None, rows=None, given=None):
+            column = table[x_t[:, 0]] / table[x_t[:, 0]].sum(1, keepdim=True)
+            return torch.cat([torch.zeros_like(column), column.log()], 1)
+
+    torch.manual_seed(0)
+    model = Table(torch.nn.Identity(), Categorical([2, 2], "absorbing"), masks=lambda x0, rows: x0 > 9)
+    known = torch.zeros(5000, 2, dtype=torch.long)
+    given = torch.tensor([True, False]).expand(5000, 2)
+    x = DDIM(10, eta=1.0)(model, like=(5000, 2), given=given, known=known)
+    assert (x[:, 0] == 0).all()
+    assert float(x[:, 1].float().mean()) == pytest.approx(0.2, abs=0.02)
+
+
+def test_replaced_parts_come_back_bit_equal_and_resampling_helps():
+    rho = 0.9
+    process = Gaussian(Cosine(), "x0")
+
+    class Pair(exact.Exact):
+        def forward(self, x_t, t, cond=None, rows=None, given=None):
+            alpha, sigma = process.schedule(t)
+            covariance = torch.tensor([[1.0, rho], [rho, 1.0]], dtype=x_t.dtype)
+            gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(2, dtype=x_t.dtype))
+            return x_t @ gain.T
+
+    known = torch.full((4000, 2), 1.5, dtype=torch.float64)
+    given = torch.tensor([True, False]).expand(4000, 2)
+    means = []
+    for resample in (1, 5):
+        torch.manual_seed(0)
+        x = DDPM(60)(Pair(process, None), like=known, given=given, known=known, resample=resample)
+        assert torch.equal(x[:, 0], known[:, 0])
+        means.append(float(x[:, 1].mean()))
+    assert abs(means[1] - 0.9 * 1.5) < abs(means[0] - 0.9 * 1.5)
+    assert means[1] == pytest.approx(0.9 * 1.5, abs=0.1)
+
+
+def test_training_with_masks_leaves_given_entries_clean_and_uncounted():
+    seen = {}
+
+    class Network(torch.nn.Module):
+        def forward(self, x, t, cond, given):
+            seen.update(x=x, given=given)
+            return torch.where(given, torch.full_like(x, 1e6), torch.zeros_like(x))
+
+    mask = torch.tensor([[True, False], [False, True], [True, True]])
+    model = Diffusion(Network(), Gaussian(predict="x0"), masks=lambda x0, rows: mask)
+    x0 = torch.tensor([[3.0, 1.0], [2.0, 4.0], [5.0, 6.0]])
+    loss = model.loss(x0)
+    assert torch.equal(seen["x"][mask], x0[mask]) and not torch.isclose(seen["x"][~mask], x0[~mask]).any()
+    assert torch.allclose(loss, torch.tensor([1.0, 4.0, 0.0]))
+
+
+# ---- encoding
+
+
+def test_encoding_and_sampling_are_inverse():
+    process = Gaussian(Cosine(), "v")
+    model = exact.mixture(process, torch.tensor([-1.0, 0.6], dtype=torch.float64), 0.3)
+    x0 = torch.linspace(-1.5, 1.2, 12, dtype=torch.float64)[:, None]
+    back = DDIM(400)(model, like=x0, start=encode(model, x0, steps=400))
+    assert torch.allclose(back, x0, atol=0.03)
+
+
+def test_slerp_stays_on_the_sphere_and_meets_its_ends():
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 3, 4, 5, 5).unbind()
+    a, b = (v / v.flatten(1).norm(dim=1)[:, None, None, None] for v in (a, b))
+    assert torch.allclose(slerp(a, b, 0.0), a, atol=1e-6) and torch.allclose(slerp(a, b, 1.0), b, atol=1e-6)
+    assert torch.allclose(slerp(a, b, 0.3).flatten(1).norm(dim=1), torch.ones(3), atol=1e-5)
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("sampler", "process", "word"),
+    [
+        (DPMSolver(), Torus(), "Torus"),
+        (Heun(), Categorical(3), "Categorical"),
+        (UniPC(), Product({"a": Gaussian(), "b": Torus()}), "Torus"),
+        (DDPM(variance="large"), Categorical(3), "Gaussian"),
+        (DDPM(variance="learned"), Gaussian(), "eps\\+variance"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_network_is_asked(sampler, process, word):
+    model = exact.Exact(process, lambda *_: pytest.fail("the network was asked"))
+    with pytest.raises(ValueError, match=word):
+        sampler(model, like=(2, 2))
+
+
+@pytest.mark.parametrize("make", [lambda: DDIM(0), lambda: DDIM(eta=2), lambda: DDIM(grid="odd"), lambda: DPMSolver(order=4)])
+def test_impossible_settings_are_refused(make):
+    with pytest.raises(ValueError):
+        make()
+
+
+def test_given_without_known_is_refused():
+    with pytest.raises(ValueError, match="known"):
+        DDIM(2)(exact.gaussian(Gaussian()), like=(2, 1), given=torch.ones(2, 1, dtype=torch.bool))
+
+
+def test_dropout_is_off_while_sampling_and_back_on_after():
+    model = Diffusion(torch.nn.Dropout(0.5), Gaussian())
+    model.network.forward = lambda x, t, cond: x * 0 + float(model.network.training)
+    model.train()
+    seen = []
+    DDIM(2)(model, like=(1, 1), watch=lambda t, x, e: seen.append(model.network.training))
+    assert seen == [False, False] and model.training
