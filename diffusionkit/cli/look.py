@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +85,7 @@ def info(run: str, /) -> None:
     text = path.read_text("utf-8")
     lines = dict(_facts(folder, parse(text, str(path))))
     width = max(map(len, lines))
-    print(f"{folder}: {text.splitlines()[0].lstrip('# ')}")
+    print(f"{folder}: {text.splitlines()[0].lstrip('# ').removeprefix('recipe: ')}")
     for name, fact in lines.items():
         print(f"  {name:<{width}}  {fact}")
     print(f"Next: diffusionkit sample {folder}\n      diffusionkit evaluate {folder}\n      diffusionkit plot {folder}")
@@ -95,10 +96,11 @@ def _facts(folder: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, str
         if sections.get(name):
             yield name, _phrase(sections[name])
     weights = folder / "weights.safetensors"
-    yield "parameters", f"{_parameters(weights):,}" if weights.is_file() else "no weights yet"
-    steps, losses = _progress(folder / "metrics.csv")
+    count, saved = _weights(weights) if weights.is_file() else (0, 0)
+    yield "parameters", f"{count:,}" if count else "no weights yet"
+    logged, losses = _progress(folder / "metrics.csv")
     wanted = (sections.get("training") or {}).get("steps")
-    yield "steps", f"{steps:,}" + (f" of {wanted:,}" if isinstance(wanted, int) else "") if steps else "none logged yet"
+    yield "steps", f"{max(saved, logged):,}" + (f" of {wanted:,}" if isinstance(wanted, int) else "")
     for name, value in losses.items():
         yield name, f"{value:.4g}"
     yield "files", ", ".join(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir()))
@@ -113,8 +115,8 @@ def _phrase(section: Any) -> str:
     return f"{' '.join(named)}{' (' if named and rest else ''}{', '.join(rest)}{')' if named and rest else ''}"
 
 
-def _parameters(path: Path) -> int:
-    """The number of weights, from the header of a safetensors file alone.
+def _weights(path: Path) -> tuple[int, int]:
+    """The number of weights and the step they are from, of the header of a safetensors file alone.
 
     Raises:
         UserError: if the file is corrupt.
@@ -123,7 +125,8 @@ def _parameters(path: Path) -> int:
         try:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, 100_000_000)))
-            return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+            about = header.pop("__metadata__", {})
+            return sum(math.prod(tensor["shape"]) for tensor in header.values()), int(about.get("step", 0))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: this is no readable weights file; it may have been cut off") from error
 
@@ -131,11 +134,14 @@ def _parameters(path: Path) -> int:
 def _progress(path: Path) -> tuple[int, dict[str, float]]:
     """The last step of a metrics file, and the last value of each loss in it."""
     steps, losses = 0, {}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                steps = max(steps, int(float(row.get("step") or 0)))
-                losses |= {k: float(v) for k, v in row.items() if k and "loss" in k and isinstance(v, str) and v}
+    if not path.is_file():
+        return steps, losses
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            with suppress(ValueError, TypeError):  # a row that was cut off when the run was killed
+                numbers = {name: float(value) for name, value in row.items() if value}
+                steps = max(steps, int(numbers.get("step", 0)))
+                losses |= {name: value for name, value in numbers.items() if "loss" in name}
     return steps, losses
 
 

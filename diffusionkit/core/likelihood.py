@@ -85,10 +85,11 @@ def bound(
 
 
 def _term_indices(steps: int, draws: int | None, n: int, device: torch.device) -> Tensor:
-    """(draws, n) steps 2 ... T: all of them, or an even spread of them with a random start for each sample."""
+    """(draws, n) steps 2 ... T: all of them, or an even spread of them for each sample, shifted evenly over the samples."""
     if draws is None or draws >= steps - 1:
         return torch.arange(2, steps + 1, device=device, dtype=torch.float32)[:, None].expand(-1, n)
-    u = (torch.arange(draws, device=device)[:, None] + torch.rand(draws, n, device=device)) / draws
+    shift = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
+    u = (torch.arange(draws, device=device)[:, None] + shift) / draws
     return (2 + u * (steps - 1)).floor().clamp(max=steps)
 
 

@@ -68,7 +68,7 @@ class Sampler:
             return top * falling
         if self.grid == "quadratic":
             return top * falling**2
-        ends = process.schedule.log_snr(torch.stack([top, torch.full_like(top, 1e-3)])).clamp(min=-9)
+        ends = process.schedule.log_snr(torch.stack([top, torch.full_like(top, 1e-3)]))
         along = torch.linspace(0, 1, self.steps, dtype=torch.float64)
         if self.grid == "log_snr":
             log_snr = torch.lerp(ends[0], ends[1], along)

@@ -173,7 +173,7 @@ class MNIST(_Downloadable):
     def _read(self, images_file: Path, labels_file: Path) -> Pictures:
         images, labels = readers.read_idx(images_file), readers.read_idx(labels_file).long()
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or labels.max() > 9:
-            raise UserError(f"{images_file}: does not hold 28x28 pictures with labels from 0 to 9 in {labels_file.name}")
+            raise UserError(f"{images_file}: holds no 28x28 pictures with labels 0 to 9 in {labels_file.name}")
         return Pictures(F.pad(images[:, None], [self.pad] * 4), labels)
 
 

@@ -1,4 +1,4 @@
-"""Writers of sampled pictures: whole or not at all, and, but for the PNG grid, in memory that does not grow with them."""
+"""Writers of sampled pictures: all or nothing and, but for the PNG grid, in memory that does not grow with their number."""
 
 from __future__ import annotations
 

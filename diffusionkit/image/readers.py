@@ -102,8 +102,8 @@ def read_files(
     count = len(files) * channels * size[0] * size[1]
     if count > MOST_BYTES:
         raise UserError(
-            f"{len(files)} pictures of {channels}x{size[0]}x{size[1]} need {count / 1e9:.0f} GB of memory, more than the "
-            f"{MOST_BYTES / 1e9:.0f} GB allowed; choose a smaller size or fewer pictures"
+            f"{len(files)} pictures of {channels}x{size[0]}x{size[1]} need {count / 1e9:.1f} GB of memory, more than "
+            f"the {MOST_BYTES / 1e9:.0f} GB allowed; choose a smaller size or fewer pictures"
         )
     pictures = torch.empty(len(files), channels, *size, dtype=torch.uint8)
 

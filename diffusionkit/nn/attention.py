@@ -39,7 +39,7 @@ class Attention(nn.Module):
         Args:
             x: (B, L, channels).
             context: (B, K, width) if the layer was built with a context.
-            mask: true where attention is allowed; broadcast to (B, heads, L, K).
+            mask: (B, K), true where attention is allowed; every sample needs one such place.
 
         Returns:
             (B, L, channels)
@@ -48,7 +48,7 @@ class Attention(nn.Module):
             q, k, v = self._heads(self.project(x), 3)
         else:
             (q,), (k, v) = self._heads(self.query(x), 1), self._heads(self.project(context), 2)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:

@@ -136,7 +136,7 @@ class Metrics(AfterStep):
         self._seconds = 0.0  # spent before the run was resumed
 
     def on_train_start(self, trainer: pl.Trainer, module: Trainee) -> None:
-        self._step, self._mark, module.away = trainer.global_step, time.monotonic(), 0.0
+        self._step, self._mark, self._away = trainer.global_step, time.monotonic(), module.away
         self._begun = self._mark - self._seconds
         if self.folder is None or not trainer.is_global_zero:
             return
@@ -160,14 +160,15 @@ class Metrics(AfterStep):
             "step": step,
             "loss": loss,
             "lr": learning_rate(module.options, step - 1),
-            "samples_per_second": samples / max(now - self._mark - module.away, 1e-9),
+            "samples_per_second": samples / max(now - self._mark - (module.away - self._away), 1e-9),
             "seconds": now - self._begun,
         }
         if module.valid_loss is not None:
             row["valid_loss"] = module.valid_loss
         if not math.isfinite(loss):
             return  # left standing for `Checkpoints` to see
-        module.total, module.count, module.away, self._step, self._mark = 0.0, 0, 0.0, step, now
+        module.total, module.count = 0.0, 0
+        self._step, self._mark, self._away = step, now, module.away
         self.rows.append(row)
         if self._writer is not None and self.folder is not None:
             path = self.folder / "metrics.csv"
@@ -221,6 +222,7 @@ class Checkpoints(AfterStep):
         if save:
             self.save(trainer, module, step)
         if stop:
+            self.interrupt.set()  # whichever process was asked
             trainer.should_stop = True
 
     def on_train_end(self, trainer: pl.Trainer, module: Trainee) -> None:
@@ -232,11 +234,11 @@ class Checkpoints(AfterStep):
         self.saved_step, self._saved_at = step, time.monotonic()
         if self.folder is None:
             return
-        trainer.save_checkpoint(self.folder / "last.ckpt")
         if trainer.is_global_zero:
             save_weights(module.diffusion, self.folder / "weights_raw.safetensors", step)
             with self.ema.in_place():
                 save_weights(module.diffusion, self.folder / "weights.safetensors", step)
+        trainer.save_checkpoint(self.folder / "last.ckpt")  # last, for one of the last step means a finished run
         module.away += time.monotonic() - self._saved_at
 
     def _explain(self, module: Trainee, step: int) -> str:

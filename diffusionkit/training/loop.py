@@ -127,7 +127,7 @@ def train(
     diffusion.eval()
     if wish.is_set() and lightning_trainer.global_step < options.steps and is_first():
         kept = f"all is saved in {folder}" if folder else "nothing was saved"
-        console.print(f"Stopped after step {lightning_trainer.global_step}; {kept}.", highlight=False)
+        say(console, f"Stopped after step {lightning_trainer.global_step}; {kept}.")
         raise KeyboardInterrupt
     return metrics.rows
 
@@ -135,6 +135,11 @@ def train(
 def is_first() -> bool:
     """Whether this process is the one that writes and prints, among those that train together."""
     return rank_zero_only.rank == 0
+
+
+def say(console: Console, text: str) -> None:
+    """One line as it is."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def tell(console: Console, label: str, text: str) -> None:
@@ -160,7 +165,7 @@ def make_folder(path: Path) -> Path:
 def _finished(diffusion: nn.Module, folder: Path, console: Console) -> list[dict[str, float]]:
     step = load_weights(diffusion, folder / "weights.safetensors")
     diffusion.eval()
-    console.print(f"{folder} is trained to the end, step {step}; raise training.steps to go on.", highlight=False)
+    say(console, f"{folder} is trained to the end, step {step}; raise training.steps to go on.")
     return read_metrics(folder / "metrics.csv")
 
 
@@ -172,7 +177,9 @@ def _trainer(
             instead = f"; use {_SETTLED[name]}" if _SETTLED[name] else ""
             raise UserError(f"trainer.{name}: is set by the loop itself{instead}")
     if str(further.get("strategy", "")).startswith(_SHARDED):
-        raise UserError(f"trainer.strategy: {further['strategy']!r} splits the weights, which the average cannot follow; use 'ddp'")
+        raise UserError(
+            f"trainer.strategy: {further['strategy']!r} splits the weights, the average cannot follow; use 'ddp'"
+        )
     arguments = {
         "devices": 1,
         "log_every_n_steps": max(1, min(50, options.steps // 100)),
@@ -224,7 +231,9 @@ def _plan(options: Training, trainer: pl.Trainer) -> str:
     batch += f" x {options.accumulate} accumulated" if options.accumulate > 1 else ""
     batch += f" x {many} processes" if many > 1 else ""
     precision = {"32": "32-bit", "bf16": "bf16 mixed", "fp16": "fp16 mixed"}[options.precision]
-    return f"{options.steps:,} steps of {batch}, {precision}{', compiled' if options.compile else ''}, on {name}{threads}"
+    return (
+        f"{options.steps:,} steps of {batch}, {precision}{', compiled' if options.compile else ''}, on {name}{threads}"
+    )
 
 
 def _environment(trainer: pl.Trainer, seed: int) -> dict[str, Any]:

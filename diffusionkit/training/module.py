@@ -65,7 +65,7 @@ class Trainee(pl.LightningModule):
         self.total: Tensor | float = 0.0  # of the losses since the last row of metrics.csv; not finite once one was not
         self.count = 0
         self.valid_loss: float | None = None
-        self.away = 0.0  # seconds spent on anything but training since that row
+        self.away = 0.0  # seconds spent on anything but training: measuring, drawing, saving
 
     def train_dataloader(self) -> Loader:
         # Asked for after a checkpoint has been restored, when the step and the rank are known.

@@ -54,7 +54,7 @@ class Bar(AfterStep):
             return
         loss = float(module.total) / module.count if module.count else self._loss
         samples = (step - self._step) * module.options.accumulate * module.options.batch_size * trainer.world_size
-        self._loss, speed = loss, samples / max(now - self._mark, 1e-9)
+        self._loss, speed = loss, samples / max(now - self._mark - module.away, 1e-9)
         if self._bar:
             self._bar.update(self._task, completed=step, loss=loss, speed=speed, refresh=True)
         else:

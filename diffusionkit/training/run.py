@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from diffusionkit.domain import Codec, Domain
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.callbacks import read_metrics
-from diffusionkit.training.files import load_weights, replacing
-from diffusionkit.training.loop import is_first, make_folder, tell, train
+from diffusionkit.training.files import load_weights, replacing, writing
+from diffusionkit.training.loop import is_first, make_folder, say, tell, train
 from diffusionkit.training.module import drawing
 from diffusionkit.training.options import Training
 
@@ -43,7 +44,9 @@ class Run:
     step: int
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu", weights: Literal["ema", "raw"] = "ema") -> Run:
+    def load(
+        cls, folder: str | Path, device: str | torch.device = "cpu", weights: Literal["ema", "raw"] = "ema"
+    ) -> Run:
         """Reads a run folder; nothing in it is executed.
 
         Args:
@@ -105,7 +108,8 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
     if is_first():
         with replacing(folder / "recipe.yaml") as path:
             recipe.save(path)
-        codec.save(folder)
+        with writing(folder):
+            codec.save(folder)
     _announce(console, recipe, codec, parts, diffusion, folder)
     with _shared(folder), _advised(console, recipe, folder):
         train(
@@ -121,8 +125,10 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
             console=console,
         )
     run = Run(folder, recipe, domain, codec, diffusion, options.steps)
-    console.print(f"All of it is in {folder}{_pictured(folder)}.", highlight=False, soft_wrap=True)
-    console.print(f"Next: diffusionkit sample {folder}, or diffusionkit evaluate {folder}", highlight=False, soft_wrap=True)
+    say(console, f"All of it is in {folder}{_pictured(folder)}.")
+    quoted = shlex.quote(str(folder))
+    say(console, f"Next: diffusionkit sample {quoted}")
+    say(console, f"      diffusionkit evaluate {quoted}")
     return run
 
 
@@ -138,7 +144,9 @@ def _drawer(recipe: Recipe, codec: Codec, options: Training) -> Callable[[Any, P
     def draw(diffusion: Any, path: Path) -> None:
         device = next(diffusion.parameters()).device
         cond = tree_map(lambda v: v.to(device), recipe.domain.condition(codec, torch.arange(n)))
-        guided = ClassifierFree(diffusion, sampling.guidance) if cond is not None and sampling.guidance != 1 else diffusion
+        guided = (
+            ClassifierFree(diffusion, sampling.guidance) if cond is not None and sampling.guidance != 1 else diffusion
+        )
         recipe.domain.picture(codec, sampler(guided, like=codec.like(n), cond=cond), path)
 
     return draw
@@ -166,8 +174,10 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _words(section: dict[str, Any]) -> str:
-    named = {key: value["name"] if isinstance(value, dict) and "name" in value else value for key, value in section.items()}
-    said = [f"{key} {value}" for key, value in named.items() if key != "name" and isinstance(value, str | int | float)]
+    named = {
+        key: value["name"] if isinstance(value, dict) and "name" in value else value for key, value in section.items()
+    }
+    said = [f"{key} {value}" for key, value in named.items() if key != "name" and isinstance(value, str)]
     return ", ".join([str(named.get("name", "")), *said])
 
 
@@ -183,9 +193,21 @@ def _advised(console: Console, recipe: Recipe, folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (folder / "last.ckpt").exists():
-            command = f"diffusionkit train {recipe.source.removeprefix('recipe ')} --out {folder} --resume"
-            console.print(f"{command} continues.", highlight=False, soft_wrap=True)
+            words = ["diffusionkit", "train", recipe.source.removeprefix("recipe "), *_typed(recipe)]
+            command = shlex.join([*words, "--out", str(folder), "--resume"])
+            say(console, f"This continues it: {command}")
         raise
+
+
+def _typed(recipe: Recipe) -> list[str]:
+    """The keys and values of the recipe that were given on the command line, as they were typed."""
+    words = []
+    for key in sorted(recipe.overridden):
+        value: Any = recipe.raw
+        for name in key.split("."):
+            value = value[name]
+        words += [f"--{key}", str(value)]
+    return words
 
 
 # ---- the run folder ----
@@ -233,7 +255,9 @@ def _hold(recipe: Recipe, folder: Path) -> None:
         found = _difference(name, old, new)
         if found:
             key, old, new = found
-            raise UserError(f"{folder}: was started with {key}: {old}, the recipe now says {new}; a resumed run keeps it")
+            raise UserError(
+                f"{folder}: was started with {key}: {old}, the recipe now says {new}; a resumed run keeps it"
+            )
 
 
 def _difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:

@@ -249,9 +249,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_can_be_installed(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_is_written_where_asked_and_nowhere_else(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "ZDOTDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(home))
     call(f"--install-completion --shell {shell} --output {tmp_path / 'script'}")
     assert "interpolate" in (tmp_path / "script").read_text()
+    assert not list(home.iterdir())  # startup files such as .bashrc stay as they are
 
 
 @pytest.mark.parametrize("command", ["--help", "sample --help", "--version", "recipes", "trian"])

@@ -47,10 +47,11 @@ def mixture(process: Gaussian, means: Tensor, std: float) -> Exact:
 
     def output(x: Tensor, t: Tensor, cond) -> Tensor:
         alpha, sigma = (spread(v, x) for v in process.schedule(t))
+        alpha, sigma = (v.to(x).unsqueeze(-1) for v in (alpha, sigma))
         variance = alpha**2 * std**2 + sigma**2
-        away = x.unsqueeze(-1) - alpha.unsqueeze(-1) * means
-        odds = (-(away**2) / (2 * variance.unsqueeze(-1))).softmax(-1)
-        each = means + (std**2 * alpha / variance).unsqueeze(-1) * away
+        away = x.unsqueeze(-1) - alpha * means.to(x)
+        odds = (-(away**2) / (2 * variance)).softmax(-1)
+        each = means.to(x) + std**2 * alpha / variance * away
         return raw(process, (odds * each).sum(-1), x, t)
 
     return Exact(process, output)

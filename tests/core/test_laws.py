@@ -161,9 +161,9 @@ def test_exact_categorical_estimate_gives_the_joint_table(kind, eta):
     table = torch.tensor([[0.30, 0.05, 0.05], [0.05, 0.15, 0.40]])
     schedule = LinearVariance() if kind == "absorbing" else Cosine()
     model = exact.joint_table(Categorical([2, 3], kind, schedule), table)
-    x = DDIM(150, eta=eta)(model, like=(N, 2))
-    found = torch.bincount(x[:, 0] * 3 + x[:, 1], minlength=6).reshape(2, 3) / N
-    assert (found - table).abs().max() < 0.015
+    x = DDIM(100, eta=eta)(model, like=(N // 2, 2))
+    found = torch.bincount(x[:, 0] * 3 + x[:, 1], minlength=6).reshape(2, 3) / (N // 2)
+    assert (found - table).abs().max() < 0.025
 
 
 @pytest.mark.parametrize("kind", ["uniform", "absorbing"])
@@ -190,6 +190,7 @@ def test_exact_torus_score_gives_the_wrapped_normal_back(schedule, eta):
 
 def test_product_of_exact_parts_gives_each_part_back():
     torch.manual_seed(0)
+    n = 3000
     table = torch.tensor([[0.4, 0.1], [0.1, 0.4]])
     model = exact.product(
         {
@@ -198,11 +199,11 @@ def test_product_of_exact_parts_gives_each_part_back():
             "c": exact.wrapped_normal(Torus()),
         }
     )
-    for sampler in (DDPM(100), DPMSolver(60)):
-        x = sampler(model, like={"a": (N, 2), "b": (N, 2), "c": (N, 1)})
-        assert float(x["a"].std()) == pytest.approx(0.5, rel=0.04)
-        found = torch.bincount(x["b"][:, 0] * 2 + x["b"][:, 1], minlength=4).reshape(2, 2) / N
-        assert (found - table).abs().max() < 0.02
+    for sampler in (DDPM(80), DPMSolver(40)):
+        x = sampler(model, like={"a": (n, 2), "b": (n, 2), "c": (n, 1)})
+        assert float(x["a"].std()) == pytest.approx(0.5, rel=0.08)
+        found = torch.bincount(x["b"][:, 0] * 2 + x["b"][:, 1], minlength=4).reshape(2, 2) / n
+        assert (found - table).abs().max() < 0.035
         assert float(x["c"].sin().mean() / x["c"].cos().mean()) == pytest.approx(math.tan(1.0), rel=0.1)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusionkit.image.backbones.layers import Block, UpConv, halve
+from diffusionkit.image.backbones.layers import Block, UpConv, group_norm, halve
 from diffusionkit.image.backbones.unet import UNet
 
 SMALL: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (8,), "dropout": 0.0}
@@ -43,6 +43,11 @@ def test_shape_is_kept(shape: tuple[int, int, int], resample: str) -> None:
     network = UNet(shape=shape, resample=resample, **{**SMALL, "multipliers": (1, 2, 3)})
     assert network(x, t).shape == x.shape
     assert UNet(shape=shape, out_channels=2 * shape[0], **SMALL)(x, t).shape[1] == 2 * shape[0]
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (256, 32), (64, 16), (36, 9), (100, 25), (7, 1), (3, 1)])
+def test_groups(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
 
 
 def test_plain_use() -> None:

@@ -32,8 +32,10 @@ def test_self_attention_commutes_with_permutations() -> None:
 def test_mask_hides_tokens() -> None:
     torch.manual_seed(0)
     layer, x, context = Attention(8, 2, context=8), torch.randn(2, 6, 8), torch.randn(2, 4, 8)
-    mask = torch.tensor([True, True, False, False])
-    torch.testing.assert_close(layer(x, context, mask), layer(x, context[:, :2]))
+    mask = torch.tensor([[True, True, False, False], [False, True, True, True]])
+    out = layer(x, context, mask)
+    torch.testing.assert_close(out[:1], layer(x[:1], context[:1, :2]))
+    torch.testing.assert_close(out[1:], layer(x[1:], context[1:, 1:]))
 
 
 def test_zero_start_and_bad_heads() -> None:

@@ -18,7 +18,7 @@ from diffusionkit.core.rows import Rows, mean
 from diffusionkit.core.state import Batch
 from diffusionkit.errors import TrainingStopped, UserError
 from diffusionkit.training import train
-from diffusionkit.training.callbacks import EMA, read_metrics
+from diffusionkit.training.callbacks import read_metrics
 from diffusionkit.training.files import load_weights
 from tests.training.toys import QUIET, Toy, data, same, weights
 
@@ -159,9 +159,6 @@ def test_held_out_loss_is_comparable() -> None:
 
 
 def test_average_of_weights_follows_its_formula() -> None:
-    class Seen(EMA):
-        pass
-
     raw = []
 
     class Toyed(Toy):

@@ -14,9 +14,13 @@ from diffusionkit.nn import Attention, TimeEmbedding
 _FOLD = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.float32)
 
 
-def group_norm(channels: int, most: int = 32) -> nn.GroupNorm:
-    """GroupNorm with the largest number of groups up to `most` that divides the channels."""
-    return nn.GroupNorm(next(g for g in range(min(most, channels), 0, -1) if channels % g == 0), channels)
+def group_norm(channels: int, most: int = 32, least: int = 4) -> nn.GroupNorm:
+    """GroupNorm with as many groups as divide the channels: at most `most`, each of at least `least` channels.
+
+    Groups of a single channel would take away how strong a feature is; at Ho et al.'s widths this gives their 32 groups.
+    """
+    most = max(1, min(most, channels // least))
+    return nn.GroupNorm(next(g for g in range(most, 0, -1) if channels % g == 0), channels)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, zero: bool = False) -> nn.Conv2d:
