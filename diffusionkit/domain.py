@@ -60,6 +60,8 @@ class Domain(ABC):
     data: ClassVar[Mapping[str, str]]
     backbones: ClassVar[Mapping[str, str]]
     codec: ClassVar[str]
+    ending: ClassVar[str] = ".png"
+    """The ending of the file that samples go to when none is named."""
 
     @abstractmethod
     def sketch(self, data: Any) -> dict[str, Any]:
@@ -75,12 +77,12 @@ class Domain(ABC):
         `diffusionkit sample` (a trailing underscore is dropped: `class_` is `--class`)."""
 
     @abstractmethod
-    def picture(self, codec: Any, x: State, path: Path) -> None:
-        """Draws states x into a PNG."""
+    def picture(self, codec: Any, x: State, path: Path, columns: int | None = None) -> None:
+        """Draws states x into a PNG, so many in a row."""
 
     @abstractmethod
-    def writer(self, codec: Any, path: Path, n: int) -> Any:
-        """A context manager whose `write(x)` takes chunks of n states and which leaves the finished file at `path`."""
+    def writer(self, codec: Any, path: str | Path, n: int) -> Any:
+        """A context manager whose `write(x)` takes n states in chunks and which leaves the finished file at `path`."""
 
     @abstractmethod
     def evaluate(self, run: Any, **options: Any) -> dict[str, Any]:

@@ -425,7 +425,7 @@ def find(name_or_path: str | Path) -> Path:
     names = [name for name, _ in listing()]
     if str(name_or_path) in names:
         return shipped
-    near = _near_recipe(path, names) or ";"
+    near = _near_recipe(path, names)
     raise UserError(f"there is no recipe {str(name_or_path)!r}{near} (recipes: {', '.join(names)})")
 
 

@@ -377,7 +377,7 @@ def unknown(what: str, name: Any, right: Iterable[str]) -> str:
     names = sorted(dict.fromkeys(right))
     listed = f"{what}s: {', '.join(names)}" if names else f"there are no {what}s here"
     said = f"unknown {what}" if what == "key" else f"unknown {what} {show(name)}"
-    return f"{said}{nearest(name, names) or ';'} ({listed})"
+    return f"{said}{nearest(name, names)} ({listed})"
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from diffusionkit import __version__
 from diffusionkit.cli.draw import interpolate, sample
 from diffusionkit.cli.look import evaluate, info, plot
 from diffusionkit.cli.start import recipes, train
-from diffusionkit.errors import UserError
+from diffusionkit.errors import TrainingStopped, UserError
 from diffusionkit.schema import nearest
 
 _HELP = """Train diffusion models and sample from them.
@@ -51,7 +51,8 @@ def _complain(message: str) -> None:
 def main(tokens: list[str] | None = None) -> None:
     """Runs one command; `tokens` are its words, else those of the process.
 
-    Exits with status 2 after a mistake of the user, told in one message without a traceback, and with 130 after Ctrl-C.
+    Exits with status 2 after a mistake of the user, told in one message without a traceback, with 1 if training cannot go on, and
+    with 130 after Ctrl-C.
     """
     try:
         app(tokens, print_error=False, exit_on_error=False)
@@ -61,6 +62,9 @@ def main(tokens: list[str] | None = None) -> None:
     except UserError as error:
         _complain(str(error))
         sys.exit(2)
+    except TrainingStopped as error:
+        _complain(str(error))
+        sys.exit(1)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(130)

@@ -70,7 +70,7 @@ def arguments(function: Callable[..., Any], options: Mapping[str, str]) -> dict[
 def refuse(options: Iterable[str], right: Iterable[str]) -> None:
     """Raises a `UserError` for options that nobody takes; `right` are the names that could have been meant."""
     names = sorted({flag(name) for name in right})
-    wrong = [f"unknown option {flag(o)}{nearest(flag(o), names) or ';'} (options: {', '.join(names)})" for o in options]
+    wrong = [f"unknown option {flag(o)}{nearest(flag(o), names)} (options: {', '.join(names)})" for o in options]
     if wrong:
         raise UserError("\n".join(wrong))
 

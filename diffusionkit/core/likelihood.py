@@ -130,8 +130,7 @@ def log_likelihood(
         alpha = process.schedule(t)[0]
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            mean = diffusion.estimate(alpha * y, t, cond, rows)
-            mean = process._split(mean)[0]
+            mean = process.guess(diffusion.estimate(alpha * y, t, cond, rows), alpha * y, t, rows)
             trace = _trace(mean, y, rows, probes, process.centered)
         return (y - mean).detach(), process.dimensions(y, rows) - trace
 

@@ -65,12 +65,12 @@ class ImageDomain(Domain):
             return {"class": indices % len(codec.classes)}
         return {"class": torch.full_like(indices, _class_index(codec.classes, class_))}
 
-    def picture(self, codec: PixelCodec, x: Any, path: Path) -> None:
+    def picture(self, codec: PixelCodec, x: Any, path: Path, columns: int | None = None) -> None:
         from diffusionkit.image.grid import save_grid
 
-        save_grid(codec.decode(x), path)
+        save_grid(codec.decode(x), path, columns=columns)
 
-    def writer(self, codec: PixelCodec, path: Path, n: int) -> Any:
+    def writer(self, codec: PixelCodec, path: str | Path, n: int) -> Any:
         from diffusionkit.image.export import open_writer
 
         return open_writer(codec, path, n)

@@ -1,4 +1,4 @@
-"""Writers of sampled pictures: all or nothing and, but for the PNG grid, in memory that does not grow with their number."""
+"""Writers of sampled pictures: all or nothing and, but for the PNG grid, in memory that does not grow with them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from diffusionkit.core import ClassifierFree, Diffusion, Sampler
+from diffusionkit.core import Diffusion, Sampler
 from diffusionkit.core.state import tree_map
 from diffusionkit.domain import Codec, Domain
 from diffusionkit.errors import UserError
@@ -25,6 +25,7 @@ from diffusionkit.training.files import load_weights, replacing, writing
 from diffusionkit.training.loop import is_first, make_folder, say, tell, train
 from diffusionkit.training.module import drawing
 from diffusionkit.training.options import Training
+from diffusionkit.training.sample import guided
 
 RUNS = Path("runs")
 _VARIABLE = "DIFFUSIONKIT_RUN"  # tells the processes that Lightning starts which folder the first one has chosen
@@ -144,10 +145,8 @@ def _drawer(recipe: Recipe, codec: Codec, options: Training) -> Callable[[Any, P
     def draw(diffusion: Any, path: Path) -> None:
         device = next(diffusion.parameters()).device
         cond = tree_map(lambda v: v.to(device), recipe.domain.condition(codec, torch.arange(n)))
-        guided = (
-            ClassifierFree(diffusion, sampling.guidance) if cond is not None and sampling.guidance != 1 else diffusion
-        )
-        recipe.domain.picture(codec, sampler(guided, like=codec.like(n), cond=cond), path)
+        model = guided(diffusion, sampling.guidance, sampling.clip)
+        recipe.domain.picture(codec, sampler(model, like=codec.like(n), cond=cond), path)
 
     return draw
 

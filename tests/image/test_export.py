@@ -99,7 +99,8 @@ def test_wrong_number_of_pictures(tmp_path: Path, target: str) -> None:
         ImageDomain().writer(CODEC, f"{tmp_path}/{target}", 7) as writer,
     ):
         writer.write(states(3))
-    with pytest.raises(ValueError, match="more pictures"), ImageDomain().writer(CODEC, f"{tmp_path}/{target}", 2) as writer:
+    writer = ImageDomain().writer(CODEC, f"{tmp_path}/{target}", 2)
+    with pytest.raises(ValueError, match="more pictures"), writer:
         writer.write(states(3))
     assert list(tmp_path.iterdir()) == []
 

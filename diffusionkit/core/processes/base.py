@@ -113,6 +113,10 @@ class Process(nn.Module, ABC):
     def dimensions(self, x: Any, rows: Any = None) -> Tensor:
         """(B,) how many numbers or categories make up each sample."""
 
+    @abstractmethod
+    def guess(self, estimate: Any, x_t: Any, t: Tensor, rows: Any = None) -> Any:
+        """The one state that the estimate points to."""
+
     def combine(self, estimates: list[Any], times: list[Tensor], s: Tensor, rule: Rule) -> Any:
         """The estimates (newest first) made at `times`, combined by a multistep rule; the newest where the space is not linear."""
         return estimates[0]

@@ -92,6 +92,10 @@ class Categorical(Process):
         seen = self.blocks.one_hot(x_t, probabilities)
         return torch.where(self.blocks.spread(self._masked(x_t)), probabilities, seen)
 
+    def guess(self, estimate: Tensor, x_t: Tensor, t: Tensor, rows: Rows | None = None) -> Tensor:
+        """The most probable codes."""
+        return self.blocks.best(estimate)
+
     def loss(
         self,
         output: Tensor,
@@ -234,8 +238,11 @@ class _Equal:
     def gather(self, blocks: Tensor, codes: Tensor) -> Tensor:
         return blocks.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
 
+    def best(self, blocks: Tensor) -> Tensor:
+        return blocks.argmax(-1)
+
     def sample(self, probabilities: Tensor) -> Tensor:
-        return (probabilities.log() + _gumbel(probabilities)).argmax(-1)
+        return self.best(probabilities.log() + _gumbel(probabilities))
 
 
 class _Packed:
@@ -289,12 +296,14 @@ class _Packed:
     def gather(self, blocks: Tensor, codes: Tensor) -> Tensor:
         return blocks.gather(1, self._on(codes.device)[1] + codes)
 
+    def best(self, blocks: Tensor) -> Tensor:
+        sizes, _, entry, code = self._on(blocks.device)
+        highest = blocks == self.spread(self._max(blocks))
+        codes = sizes.expand(len(blocks), -1) - 1
+        return codes.scatter_reduce(1, entry.expand(blocks.shape), torch.where(highest, code, sizes[entry] - 1), "amin")
+
     def sample(self, probabilities: Tensor) -> Tensor:
-        sizes, _, entry, code = self._on(probabilities.device)
-        noisy = probabilities.log() + _gumbel(probabilities)
-        best = noisy == self.spread(self._max(noisy))
-        codes = sizes.expand(len(noisy), -1) - 1
-        return codes.scatter_reduce(1, entry.expand(noisy.shape), torch.where(best, code, sizes[entry] - 1), "amin")
+        return self.best(probabilities.log() + _gumbel(probabilities))
 
 
 def _gumbel(like: Tensor) -> Tensor:

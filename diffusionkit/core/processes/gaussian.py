@@ -158,6 +158,9 @@ class Gaussian(Process):
             combined = combined + estimate * weight
         return combined
 
+    def guess(self, estimate: Tensor, x_t: Tensor, t: Tensor, rows: Rows | None = None) -> Tensor:
+        return self._split(estimate)[0]
+
     def clip(self, estimate: Tensor, rule: Callable[[Tensor], Tensor]) -> Tensor:
         x0, place = self._split(estimate)
         return rule(x0) if place is None else torch.cat([rule(x0), place], 1)

@@ -77,6 +77,9 @@ class Product(Process):
     def estimate(self, output: Any, x_t: Any, t: Tensor, rows: Any = None) -> Any:
         return self._map(lambda part, r, o, x: part.estimate(o, x, t, r), rows, output, x_t)
 
+    def guess(self, estimate: Any, x_t: Any, t: Tensor, rows: Any = None) -> Any:
+        return self._map(lambda part, r, e, x: part.guess(e, x, t, r), rows, estimate, x_t)
+
     def loss(
         self,
         output: Any,

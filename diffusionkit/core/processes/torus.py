@@ -58,6 +58,10 @@ class Torus(Process):
     def estimate(self, output: Tensor, x_t: Tensor, t: Tensor, rows: Rows | None = None) -> Tensor:
         return output / self._sigma(t, x_t, rows)
 
+    def guess(self, estimate: Tensor, x_t: Tensor, t: Tensor, rows: Rows | None = None) -> Tensor:
+        """Tweedie's formula in the tangent space, wrapped."""
+        return wrap(x_t + self._sigma(t, x_t, rows) ** 2 * estimate)
+
     def loss(
         self,
         output: Tensor,

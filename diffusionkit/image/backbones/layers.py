@@ -17,7 +17,7 @@ _FOLD = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.f
 def group_norm(channels: int, most: int = 32, least: int = 4) -> nn.GroupNorm:
     """GroupNorm with as many groups as divide the channels: at most `most`, each of at least `least` channels.
 
-    Groups of a single channel would take away how strong a feature is; at Ho et al.'s widths this gives their 32 groups.
+    Groups of one channel would take away how strong a feature is; at Ho et al.'s widths this gives their 32 groups.
     """
     most = max(1, min(most, channels // least))
     return nn.GroupNorm(next(g for g in range(most, 0, -1) if channels % g == 0), channels)
