@@ -150,7 +150,7 @@ class Recipe:
         except ValueError:  # such as a data set that is not on this machine
             known = set()
         for name in FITTED:
-            said[name] = {key: value for key, value in said[name].items() if key not in known}
+            said[name] = {key: value for key, value in said[name].items() if key not in {*known, "outputs"}}
         return copy.deepcopy(said)
 
     @cached_property
@@ -303,7 +303,8 @@ class Recipe:
             import torch
 
             with torch.device("meta"):  # tensors without memory
-                self._trial(parts["backbone"], known, problems)
+                process = made.get("process")
+                self._trial(parts["backbone"], {**known, "outputs": getattr(process, "outputs", 1)}, problems)
         for name in ("objective", "sampling"):
             if made.get("process") is not None and made.get(name) is not None:
                 _attempt(name, partial(made[name].check, made["process"]), problems)

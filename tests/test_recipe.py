@@ -340,7 +340,7 @@ def test_products_of_processes() -> None:
     process = {"name": "product", "parts": {"numbers": "gaussian", "codes": {"name": "categorical", "sizes": [2, 3]}}}
     sections = {"domain": "fake", "data": "dots", "backbone": "net", "process": process}
     made = Recipe.of(sections).build("process")
-    assert isinstance(made, Product) and isinstance(made.parts["codes"], Categorical)
+    assert isinstance(made, Product) and isinstance(dict(zip(made.names, made.parts, strict=True))["codes"], Categorical)
     with pytest.raises(UserError, match="process.parts.codes.sizes: is missing; it must be an integer or a list of integers"):
         Recipe.of({**sections, "process": {"name": "product", "parts": {"codes": "categorical"}}})
     with pytest.raises(UserError, match="process.parts.codes: unknown name 'categoric'"):

@@ -74,9 +74,10 @@ def interpolate(
     n: Annotated[int, Parameter(name=("-n", "--number"))] = 8,
     points: int = 10,
     out: Path | None = None,
-    sampler: str | None = None,
+    sampler: str = "ddim",
     guidance: str | None = None,
     seed: int = 0,
+    real: Annotated[bool, Parameter(negative=())] = False,
     device: str | None = None,
     recipe: str | None = None,
 ) -> None:
@@ -91,9 +92,10 @@ def interpolate(
         n: How many walks, one a row.
         points: Samples on each walk, both ends included.
         out: Where to write the picture; in the run folder if not given.
-        sampler: A sampler that can step without noise; ddim if not given.
+        sampler: A sampler that steps without noise.
         guidance: Scale of classifier-free guidance.
         seed: Seed of the latents.
+        real: Walk between held-out data, encoded into latents, instead of random ones.
         device: Such as cpu or cuda:1; the best there is if not given.
         recipe: Recipe file of the run, needed if it names classes of your own.
     """
@@ -104,7 +106,7 @@ def interpolate(
 
     from diffusionkit.training.interpolate import interpolate as walk
 
-    print(f"picture in {walk(loaded, n, points, out, seed=seed, **settings)}")
+    print(f"picture in {walk(loaded, n, points, out, seed=seed, real=real, **settings)}")
 
 
 def load(folder: str, device: str | None, recipe: str | None = None) -> Run:

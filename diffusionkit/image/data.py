@@ -54,10 +54,11 @@ class PictureSet:
 
 
 class ImageData(ABC):
-    """What the domain asks of a data set."""
+    """What the domain asks of a data set; with `labels` false the model is told nothing of the classes."""
 
     shape: tuple[int, int, int]
     flip: bool
+    labels: bool
     levels: int = 256
 
     @property
@@ -67,8 +68,8 @@ class ImageData(ABC):
 
     @property
     def classes(self) -> int | None:
-        """The number of classes, or None."""
-        return len(self.class_names) if self.class_names else None
+        """The number of classes that the model is told of, or None."""
+        return len(self.class_names) if self.labels and self.class_names else None
 
     @abstractmethod
     def load(self) -> dict[str, Pictures]:
@@ -82,14 +83,15 @@ class Digits(ImageData):
         flip: mirror at random.
         holdout: share of each class that is held out.
         seed: of the split.
+        labels: tell the model the classes.
     """
 
     shape = (1, 8, 8)
     levels = 17
     class_names = [str(i) for i in range(10)]
 
-    def __init__(self, flip: bool = False, holdout: float = 0.2, seed: int = 0) -> None:
-        self.flip, self.holdout, self.seed = flip, _share(holdout), seed
+    def __init__(self, flip: bool = False, holdout: float = 0.2, seed: int = 0, labels: bool = True) -> None:
+        self.flip, self.holdout, self.seed, self.labels = flip, _share(holdout), seed, labels
 
     def load(self) -> dict[str, Pictures]:
         from sklearn.datasets import load_digits
@@ -106,8 +108,8 @@ class _Downloadable(ImageData):
     torchvision: ClassVar[str]
     supply: ClassVar[str]
 
-    def __init__(self, root: str | None) -> None:
-        self.root = root
+    def __init__(self, root: str | None, labels: bool) -> None:
+        self.root, self.labels = root, labels
 
     @abstractmethod
     def _find(self, folder: Path) -> dict[str, Pictures] | None:
@@ -148,14 +150,15 @@ class MNIST(_Downloadable):
         flip: mirror at random.
         pad: black pixels added on each side: 2 gives 32x32.
         root: folder that holds `MNIST/raw`; by default that of DIFFUSIONKIT_DATA, or a cache.
+        labels: tell the model the classes.
     """
 
     title = torchvision = "MNIST"
     supply = "MNIST/raw/train-images-idx3-ubyte.gz and its three companions"
     class_names = [str(i) for i in range(10)]
 
-    def __init__(self, flip: bool = False, pad: int = 0, root: str | None = None) -> None:
-        super().__init__(root)
+    def __init__(self, flip: bool = False, pad: int = 0, root: str | None = None, labels: bool = True) -> None:
+        super().__init__(root, labels)
         if pad < 0:
             raise ValueError(f"pad must not be negative, not {pad}")
         self.flip, self.pad = flip, pad
@@ -184,6 +187,7 @@ class FashionMNIST(MNIST):
         flip: mirror at random.
         pad: black pixels added on each side: 2 gives 32x32.
         root: folder that holds `FashionMNIST/raw`; by default that of DIFFUSIONKIT_DATA, or a cache.
+        labels: tell the model the classes.
     """
 
     title = "Fashion-MNIST"
@@ -193,8 +197,8 @@ class FashionMNIST(MNIST):
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     ]  # fmt: skip
 
-    def __init__(self, flip: bool = True, pad: int = 0, root: str | None = None) -> None:
-        super().__init__(flip, pad, root)
+    def __init__(self, flip: bool = True, pad: int = 0, root: str | None = None, labels: bool = True) -> None:
+        super().__init__(flip, pad, root, labels)
 
 
 class CIFAR10(_Downloadable):
@@ -205,6 +209,7 @@ class CIFAR10(_Downloadable):
         root: folder that holds an archive `cifar10_jpeg.tar.xz` of class folders, these folders extracted as
             `cifar10/{train,test}/CLASS`, or torchvision's `cifar-10-batches-py`; by default that of DIFFUSIONKIT_DATA,
             or a cache.
+        labels: tell the model the classes.
     """
 
     title = "CIFAR-10"
@@ -213,8 +218,8 @@ class CIFAR10(_Downloadable):
     shape = (3, 32, 32)
     class_names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
-    def __init__(self, flip: bool = True, root: str | None = None) -> None:
-        super().__init__(root)
+    def __init__(self, flip: bool = True, root: str | None = None, labels: bool = True) -> None:
+        super().__init__(root, labels)
         self.flip = flip
 
     def _find(self, folder: Path) -> dict[str, Pictures] | None:
@@ -250,6 +255,7 @@ class Folder(ImageData):
         holdout: share of each class that is held out.
         channels: 3 for colour, 1 for grey.
         seed: of the split.
+        labels: tell the model the classes.
     """
 
     def __init__(
@@ -261,6 +267,7 @@ class Folder(ImageData):
         holdout: float = 0.1,
         channels: int = 3,
         seed: int = 0,
+        labels: bool = True,
     ) -> None:
         height, width = (size, size) if isinstance(size, int) else size
         if min(height, width) < 1:
@@ -270,7 +277,7 @@ class Folder(ImageData):
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {channels}")
         self.path, self.resize, self.flip = Path(path).expanduser(), resize, flip
-        self.holdout, self.seed = _share(holdout), seed
+        self.holdout, self.seed, self.labels = _share(holdout), seed, labels
         self.shape = (channels, height, width)
 
     @property

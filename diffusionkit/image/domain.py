@@ -40,7 +40,9 @@ class ImageDomain(Domain):
         from diffusionkit.image.data import PictureSet
 
         parts = data.load()
-        codec = PixelCodec(data.shape, data.class_names, data.levels)
+        codec = PixelCodec(data.shape, data.class_names if data.classes else None, data.levels)
+        if not data.classes:
+            parts = {name: pictures._replace(labels=None) for name, pictures in parts.items()}
         return codec, {name: PictureSet(pictures, codec, data.flip) for name, pictures in parts.items()}
 
     def condition(

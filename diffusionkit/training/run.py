@@ -46,7 +46,11 @@ class Run:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | torch.device = "cpu", weights: Literal["ema", "raw"] = "ema"
+        cls,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        weights: Literal["ema", "raw"] = "ema",
+        recipe: Recipe | None = None,
     ) -> Run:
         """Reads a run folder; nothing in it is executed.
 
@@ -54,6 +58,7 @@ class Run:
             folder: what `diffusionkit train` has left.
             device: where the network goes.
             weights: the averaged ones or those of the last step.
+            recipe: read from a file of your own, for a run with classes of your own; that of the folder never runs code.
 
         Raises:
             UserError: if the folder is no run, or damaged.
@@ -67,7 +72,7 @@ class Run:
         for name in ("recipe.yaml", names[weights]):
             if not (folder / name).is_file():
                 raise UserError(f"{folder}: is no finished run, {name} is missing; `diffusionkit train` makes runs")
-        recipe = Recipe.from_run(folder)
+        recipe = recipe or Recipe.from_run(folder)
         codec = pkgutil.resolve_name(recipe.domain.codec).load(folder)
         diffusion = _diffusion(recipe, codec)
         step = load_weights(diffusion, folder / names[weights])
@@ -135,8 +140,9 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
 
 def _diffusion(recipe: Recipe, codec: Codec) -> Diffusion:
     known = codec.arguments()
-    parts = [recipe.build(section, **known) for section in ("backbone", "process", "objective")]
-    return Diffusion(*parts)
+    process = recipe.build("process", **known)
+    network = recipe.build("backbone", **known, outputs=process.outputs)
+    return Diffusion(network, process, recipe.build("objective", **known))
 
 
 def _drawer(recipe: Recipe, codec: Codec, options: Training) -> Callable[[Any, Path], None]:

@@ -6,7 +6,18 @@ import math
 import pytest
 import torch
 
-from diffusionkit.core import VP, Categorical, Cosine, EDM, Gaussian, Linear, RectifiedFlow, Torus, bound, log_likelihood
+from diffusionkit.core import (
+    EDM,
+    VP,
+    Categorical,
+    Cosine,
+    Gaussian,
+    Linear,
+    RectifiedFlow,
+    Torus,
+    bound,
+    log_likelihood,
+)
 from diffusionkit.core.rows import Rows
 from tests.core import exact
 

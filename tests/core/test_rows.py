@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusionkit.core import Categorical, Diffusion, Gaussian, Rows, Torus, VE, center
+from diffusionkit.core import VE, Categorical, Diffusion, Gaussian, Rows, Torus, center
 from diffusionkit.core.rows import mean, repeat_rows, spread, total
 
 SIZES = torch.tensor([3, 0, 1, 4])

@@ -42,7 +42,7 @@ def test_shape_is_kept(shape: tuple[int, int, int], resample: str) -> None:
     x, t = inputs(2, shape)
     network = UNet(shape=shape, resample=resample, **{**SMALL, "multipliers": (1, 2, 3)})
     assert network(x, t).shape == x.shape
-    assert UNet(shape=shape, out_channels=2 * shape[0], **SMALL)(x, t).shape[1] == 2 * shape[0]
+    assert UNet(shape=shape, outputs=2, **SMALL)(x, t).shape[1] == 2 * shape[0]
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (256, 32), (64, 16), (36, 9), (100, 25), (7, 1), (3, 1)])

@@ -311,7 +311,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
 
 
 def test_a_bar_on_a_terminal() -> None:
-    console = Console(force_terminal=True, width=120, record=True, quiet=False, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(force_terminal=True, width=120, record=True, quiet=False, file=open(os.devnull, "w"))
     train(Toy(), data(), steps=5, batch_size=4, console=console)
     said = console.export_text()
     assert "step 5 of 5" in said and "loss" in said and "samples/s" in said and "left" in said

@@ -33,6 +33,9 @@ class Process(nn.Module, ABC):
     linear: bool
     """Whether estimates are vectors that may be extrapolated by multistep rules, clipped and differentiated."""
 
+    outputs: int = 1
+    """How many numbers the network gives for each one of the state's."""
+
     @property
     def t_max(self) -> float:
         """The largest time from which an estimate is well conditioned; sampling starts there."""

@@ -57,6 +57,7 @@ class Gaussian(Process):
             raise ValueError(f"sigma_data must be above 0, not {sigma_data:g}")
         self.schedule = schedule or Cosine()
         self.predict, self.sigma_data, self.centered = predict, sigma_data, centered
+        self.outputs = 2 if predict == "eps+variance" else 1
         self.steps: int = steps or getattr(self.schedule, "steps", 1000)
         alpha, sigma = self.schedule(torch.ones((), dtype=torch.float64))
         self._scaled = predict == "edm" or float(sigma) > 1

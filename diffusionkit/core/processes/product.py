@@ -32,7 +32,8 @@ class Product(Process):
             raise ValueError(
                 f"weights for parts that are not there: {', '.join(sorted(unknown))}; parts: {', '.join(parts)}"
             )
-        self.parts = nn.ModuleDict(parts)
+        self.names = tuple(parts)
+        self.parts = nn.ModuleList(parts.values())  # a ModuleDict refuses names such as "type"
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in parts}
         self.linear = any(part.linear for part in parts.values())
 
@@ -47,11 +48,11 @@ class Product(Process):
         return next((part for part in parts if part.linear), parts[0]).schedule
 
     def _each(self) -> list[tuple[str, Process]]:
-        return list(self.parts.items())  # type: ignore[arg-type]
+        return list(zip(self.names, self.parts, strict=True))  # type: ignore[arg-type]
 
     def _map(self, call: Callable[..., Any], rows: Any, *states: Any) -> dict[str, Any]:
         """`call(part, rows of the part, states of the part...)` for every part."""
-        of = rows if isinstance(rows, dict) else dict.fromkeys(self.parts, rows)
+        of = rows if isinstance(rows, dict) else dict.fromkeys(self.names, rows)
         return {name: call(part, of.get(name), *(state[name] for state in states)) for name, part in self._each()}
 
     def _sum(self, terms: dict[str, Tensor], weighted: bool = False) -> Tensor:
@@ -91,7 +92,7 @@ class Product(Process):
         weight: Weight | None = None,
         keep: Any = None,
     ) -> Tensor:
-        keep = keep if isinstance(keep, dict) else dict.fromkeys(self.parts, keep)
+        keep = keep if isinstance(keep, dict) else dict.fromkeys(self.names, keep)
         terms = self._map(
             lambda part, r, o, x, y, n, k: part.loss(o, x, y, n, t, r, weight, k), rows, output, x0, x_t, noise, keep
         )

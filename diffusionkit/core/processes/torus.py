@@ -131,18 +131,18 @@ def wrap(x: Tensor) -> Tensor:
     return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
 
 
-def _exponents(x: Tensor, sigma: Tensor, images: int) -> tuple[Tensor, Tensor]:
-    shifted = wrap(x).unsqueeze(-1) + 2 * math.pi * torch.arange(-images, images + 1, device=x.device, dtype=x.dtype)
+def _exponents(x: Tensor, sigma: Tensor, periods: int) -> tuple[Tensor, Tensor]:
+    shifted = wrap(x).unsqueeze(-1) + 2 * math.pi * torch.arange(-periods, periods + 1, device=x.device, dtype=x.dtype)
     spread_sigma = sigma.unsqueeze(-1) if sigma.ndim else sigma
     return shifted, -((shifted / spread_sigma) ** 2) / 2
 
 
-def wrapped_normal_log_density(x: Tensor, sigma: Tensor, images: int = 6) -> Tensor:
-    """log density of angles x about 0, as a sum over 2 * images + 1 periods; exact to rounding up to sigma = 4."""
-    return _exponents(x, sigma, images)[1].logsumexp(-1) - sigma.log() - math.log(2 * math.pi) / 2
+def wrapped_normal_log_density(x: Tensor, sigma: Tensor, periods: int = 6) -> Tensor:
+    """log density of angles x about 0, as a sum over 2 * periods + 1 periods; exact to rounding up to sigma = 4."""
+    return _exponents(x, sigma, periods)[1].logsumexp(-1) - sigma.log() - math.log(2 * math.pi) / 2
 
 
-def wrapped_normal_score(x: Tensor, sigma: Tensor, images: int = 6) -> Tensor:
+def wrapped_normal_score(x: Tensor, sigma: Tensor, periods: int = 6) -> Tensor:
     """The derivative of `wrapped_normal_log_density` in x."""
-    shifted, exponents = _exponents(x, sigma, images)
+    shifted, exponents = _exponents(x, sigma, periods)
     return -(exponents.softmax(-1) * shifted).sum(-1) / sigma**2

@@ -165,7 +165,7 @@ class UNet(nn.Module):
         scale_shift: AdaGN (scale and shift of the normalisation) rather than adding the time to the features.
         resample: "conv" halves and doubles by convolutions, "block" by residual blocks.
         token_dim: width of `cond["tokens"]`, which each attention then also attends to.
-        out_channels: channels of the output; by default those of the pictures.
+        outputs: numbers predicted for each one of a picture: 2 where the variance is learned too.
         checkpoint: compute activations anew in the backward pass: less memory, about a third more time.
         channels_last: compute in channels-last layout, which is faster on CPUs and on GPUs with tensor cores.
 
@@ -188,7 +188,7 @@ class UNet(nn.Module):
         scale_shift: bool = True,
         resample: Literal["conv", "block"] = "conv",
         token_dim: int | None = None,
-        out_channels: int | None = None,
+        outputs: int = 1,
         checkpoint: bool = False,
         channels_last: bool = True,
     ) -> None:
@@ -204,11 +204,11 @@ class UNet(nn.Module):
         self.decoder = Decoder(plan, self.encoder.widths)
         width = plan.width(0)
         self.norm = group_norm(width)
-        self.last = conv(width, out_channels or plan.shape[0], zero=True)
+        self.last = conv(width, outputs * plan.shape[0], zero=True)
         self.conditions = Conditions(channels, block_conditions(self), classes)
 
     def forward(self, x: Tensor, t: Tensor, cond: dict[str, Tensor] | None = None) -> Tensor:
-        """Pictures (B, C, H, W), times (B,) and conditions -> (B, out_channels, H, W).
+        """Pictures (B, C, H, W), times (B,) and conditions -> (B, outputs * C, H, W).
 
         Args:
             cond: may hold "class" (B,) and "tokens" (B, L, token_dim); what is missing counts as the null condition.
