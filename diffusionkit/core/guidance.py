@@ -72,9 +72,10 @@ class ClassifierFree(Guided):
             repeat_rows(rows, 2),
             None if given is None else tree_cat([given, given]),
         )
-        return tree_map(lambda leaf: self._mix(*leaf.chunk(2), inside), both)
+        return tree_map(lambda leaf: self._mix(leaf, inside), both)
 
-    def _mix(self, conditional: Tensor, null: Tensor, inside: Tensor) -> Tensor:
+    def _mix(self, both: Tensor, inside: Tensor) -> Tensor:
+        conditional, null = both.chunk(2)
         output = torch.lerp(null, conditional, self.scale)
         if self.rescale:
             dims = tuple(range(1, output.ndim))

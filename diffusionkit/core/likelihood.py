@@ -60,12 +60,12 @@ def bound(
         x0: the data.
         cond: its condition.
         rows: for ragged data, which sample each row belongs to.
-        steps: the chain's length T; by default that of the process's table, else 1000.
+        steps: the chain's length T; by default the process's.
         draws: how many of the T - 1 terms to draw for each sample (stratified, without bias); all by default.
         bin: the distance of the data's values where they are quantised (2 / 255 for bytes scaled to [-1, 1]).
     """
     process = diffusion.process
-    steps = steps or getattr(process, "steps", 1000)
+    steps = steps or int(process.steps)
     n, device = batch_size(x0, rows), tree_leaves(x0)[0].device
 
     def estimate(t: Tensor) -> tuple[Any, Any]:

@@ -35,8 +35,8 @@ class Sampler:
     Args:
         steps: how many steps to take.
         eta: 1 is ancestral, 0 as deterministic as the space allows.
-        grid: times `uniform` or `quadratic` in t, `karras` (uniform in (sigma / alpha)^(1/7), Karras et al. 2022, eq. 5), or uniform
-            in `log_snr`; the last two end with a step from t = 0.001 to 0.
+        grid: times `uniform` or `quadratic` in t, `karras` (uniform in (sigma / alpha)^(1/7), Karras et al. 2022, eq. 5), or
+            uniform in `log_snr`; the last two end with a step from t = 0.001 to 0.
         temperature: scales the noise that is drawn.
     """
 
@@ -273,7 +273,8 @@ class DPMSolver(_Linear):
         self, process: Process, past: list[Past], s: Tensor, look: Callable[[Any, Tensor], Any], rows: Any
     ) -> tuple[Any, Any]:
         usable = _usable(process, past, s)
-        rule = {1: _first, 2: _dpm_2, 3: _dpm_3}[len(usable)] if self.eta == 0 or len(usable) < 3 else _dpm_3_sde
+        rules: list[Rule] = [_first, _dpm_2, _dpm_3_sde if self.eta else _dpm_3]
+        rule = rules[len(usable) - 1]
         return past[0].x, process.combine([p.estimate for p in usable], [p.t for p in usable], s, rule)
 
 

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 class Schedule(ABC):
     """Signal and noise as functions of time; a new schedule needs `__call__` only."""
 
+    steps: int = 1000
+    """The length of the discrete chain that it is taken for where one is needed (bounds, learned variances)."""
+
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at times t in [0, 1], each of the shape of t."""

@@ -21,7 +21,7 @@ from diffusionkit.image.data import PictureSet
 FILE = "classifier.safetensors"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity names it in the cache of torch.hub
 _VERSION = "1"  # of the classifier and its training: a stored one of another version is trained anew
-_STEPS, _BATCH, _RATE = 500, 128, 3e-3
+_STEPS, _BATCH, _RATE = 500, 64, 3e-3
 
 
 class SmallClassifier(nn.Module):
@@ -34,7 +34,7 @@ class SmallClassifier(nn.Module):
         features: how many features.
     """
 
-    def __init__(self, shape: tuple[int, int, int], outputs: int, width: int = 24, features: int = 64) -> None:
+    def __init__(self, shape: tuple[int, int, int], outputs: int, width: int = 16, features: int = 64) -> None:
         super().__init__()
         channels, height, width_ = shape
         levels = max(1, round(math.log2(max(1, min(height, width_)) / 4)))
@@ -164,7 +164,7 @@ def _question(
 
 def _shift(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """All pictures moved by the same few pixels, their edges repeated."""
-    by = round(min(pictures.shape[2:]) / 14)
+    by = min(pictures.shape[2:]) // 24  # none for pictures of a few pixels
     y, x = torch.randint(2 * by + 1, (2,), generator=generator).tolist()
     padded = F.pad(pictures.float(), [by] * 4, mode="replicate")
     return padded[:, :, y : y + pictures.shape[2], x : x + pictures.shape[3]]

@@ -30,6 +30,9 @@ class Process(nn.Module, ABC):
 
     schedule: Schedule
 
+    steps: int = 1000
+    """The length of the discrete chain that the process is taken for where one is needed."""
+
     linear: bool
     """Whether estimates are vectors that may be extrapolated by multistep rules, clipped and differentiated."""
 

@@ -33,7 +33,7 @@ class Categorical(Process):
             `uniform` and 1 - t for `absorbing`.
         objective: `ce`, the cross-entropy of x0 (for `absorbing` that of masked entries with weight 1 / t, which is the bound), or
             `kl`, the bound's own terms over a chain of `steps`.
-        steps: length of the chain for `kl`; by default the schedule's own, else 1000.
+        steps: length of the chain for `kl`; by default the schedule's.
     """
 
     linear = False
@@ -55,7 +55,7 @@ class Categorical(Process):
             raise ValueError(f"sizes must be at least 1, not {sizes}")
         self.sizes, self.kind, self.objective = sizes, kind, objective
         self.schedule = schedule or (Cosine() if kind == "uniform" else LinearVariance())
-        self.steps: int = steps or getattr(self.schedule, "steps", 1000)
+        self.steps = steps or self.schedule.steps
         self.blocks = _Equal(sizes) if isinstance(sizes, int) else _Packed(sizes)
 
     def extra_repr(self) -> str:

@@ -37,7 +37,7 @@ class Gaussian(Process):
         predict: what the network predicts.
         sigma_data: standard deviation of the data, for `edm` and for scaling the inputs of variance-exploding schedules.
         centered: remove the mean over each sample's rows from noise and estimates (translation-free positions).
-        steps: length T of the chain that a learned variance is trained for; by default the schedule's own, else 1000.
+        steps: length T of the chain that a learned variance is trained for; by default the schedule's.
     """
 
     linear = True
@@ -58,7 +58,7 @@ class Gaussian(Process):
         self.schedule = schedule or Cosine()
         self.predict, self.sigma_data, self.centered = predict, sigma_data, centered
         self.outputs = 2 if predict == "eps+variance" else 1
-        self.steps: int = steps or getattr(self.schedule, "steps", 1000)
+        self.steps = steps or self.schedule.steps
         alpha, sigma = self.schedule(torch.ones((), dtype=torch.float64))
         self._scaled = predict == "edm" or float(sigma) > 1
         safe = 2 * math.log(_SAFE_ALPHA) - math.log1p(-(_SAFE_ALPHA**2))
@@ -123,7 +123,7 @@ class Gaussian(Process):
         weight: Weight | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        """Mean squared error of the output, or with `weight` that of x0, weighted; the hybrid loss where the variance is learned."""
+        """Mean squared error of the output, or with `weight` that of x0; the hybrid loss where the variance is learned."""
         alpha, sigma = self._levels(t, x0, rows)
         of_x0, of_noise = self._target(alpha, sigma)
         error = self._split(output)[0] - (of_x0 * x0 + of_noise * noise)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from diffusionkit.core.processes.base import Process, Rule, Weight
-from diffusionkit.core.schedules import Schedule
 
 
 class Product(Process):
@@ -36,16 +35,13 @@ class Product(Process):
         self.parts = nn.ModuleList(parts.values())  # a ModuleDict refuses names such as "type"
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in parts}
         self.linear = any(part.linear for part in parts.values())
+        # Time grids, and times of training, go by the first linear part, else by the first.
+        leader = next((part for part in parts.values() if part.linear), next(iter(parts.values())))
+        self.schedule, self.steps = leader.schedule, leader.steps
 
     @property
     def t_max(self) -> float:
         return min(part.t_max for _, part in self._each())
-
-    @property
-    def schedule(self) -> Schedule:
-        """The schedule that time grids and times of training go by: that of the first linear part, else of the first."""
-        parts = [part for _, part in self._each()]
-        return next((part for part in parts if part.linear), parts[0]).schedule
 
     def _each(self) -> list[tuple[str, Process]]:
         return list(zip(self.names, self.parts, strict=True))  # type: ignore[arg-type]

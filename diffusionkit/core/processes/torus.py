@@ -15,8 +15,8 @@ from diffusionkit.core.schedules import VE, Schedule
 class Torus(Process):
     """x_t = wrap(x_0 + sigma_t eps), angles in [-pi, pi): torsional diffusion (Jing et al. 2022).
 
-    The network predicts sigma_t times the score, which is of order one at small sigma and vanishes where the angles are uniform; the
-    estimate is the score. There is no mean of x0 on a circle, hence no multistep rule.
+    The network predicts sigma_t times the score, which is of order one at small sigma and vanishes where the angles are
+    uniform; the estimate is the score. There is no mean of x0 on a circle, hence no multistep rule.
 
     Args:
         schedule: variance exploding (alpha is 1), up to a sigma of about pi, where the wrapped normal is uniform to 1 %.

@@ -1,0 +1,70 @@
+"""The README's commands are run as they stand, but for the length of the trainings."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = re.findall(r"^    (?:pip install -e \. && )?(diffusionkit .*)$", TEXT, re.MULTILINE)
+SHORT = ["--training.steps", "6", "--training.pictures", "4", "--training.batch_size", "8", "--sampling.steps", "3"]
+# What a test cannot do: several GPUs, and Ho et al.'s network; a folder of the reader's own.
+LEFT_OUT = ("--trainer.devices", "my-pictures")
+
+
+def run(words: list[str], folder: Path) -> str:
+    data = os.environ.get("DIFFUSIONKIT_DATA", "")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIFFUSIONKIT_DATA": data, "COLUMNS": "100"}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_work(tmp_path):
+    (tmp_path / "domains").symlink_to(ROOT / "domains")
+    assert len(COMMANDS) >= 10
+    trained, left_out = [], []
+    for command in COMMANDS:
+        words = shlex.split(command)[1:]
+        if any(word in command for word in LEFT_OUT):
+            left_out.append(command)
+            continue
+        if "mnist" in command and not os.environ.get("DIFFUSIONKIT_DATA"):
+            left_out.append(command)  # the data set would be downloaded
+            continue
+        words = [sys.executable, "-m", "diffusionkit", *words]
+        if words[3] == "train":
+            words = [w for w in words if w not in ("--training.steps", "3000")] + SHORT
+            trained.append(command)
+        if words[3] == "sample":
+            words += ["-n", "4"] if "-n" not in words else []
+        if words[3] == "evaluate":
+            words += ["-n", "40"]
+        run(words, tmp_path)
+    assert trained and len(left_out) <= 4
+    assert (tmp_path / "threes.png").is_file() and len(list((tmp_path / "pictures").iterdir())) == 4
+    assert {"evaluation.png", "interpolation.png", "metrics.json"} <= {p.name for p in (tmp_path / "runs/digits").iterdir()}
+
+
+def test_the_python_works_and_is_short():
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]
+    assert len(lines) <= 10
+    names: dict[str, object] = {}
+    exec(code.replace("steps=1000", "steps=2, batch_size=4").replace("steps=50", "steps=2"), names)
+    pictures = names["pictures"]
+    assert isinstance(pictures, torch.Tensor) and pictures.shape == (64, 1, 8, 8) and pictures.isfinite().all()
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
