@@ -1,5 +1,7 @@
 """Settings of Sphinx: `python -m sphinx -W -b html docs docs/_build`."""
 
+import re
+
 import diffusionkit
 
 project = "diffusionkit"
@@ -26,12 +28,20 @@ html_title = f"diffusionkit {release}"
 
 def _literal(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """The docstrings write code in single backticks and tables as Markdown does; Sphinx reads neither."""
+
+    def plain(part: str) -> str:
+        return re.sub(r"([*|])", r"\\\1", part)
+
+    def marked(line: str) -> str:
+        parts = line.replace("``", "`").split("`")
+        return "``".join(part if k % 2 else plain(part) for k, part in enumerate(parts))
+
     text, table = [], False
     for line in lines:
         row = line.lstrip().startswith("|")
         if row and not table:
             text += ["::", ""]
-        text.append(f"   {line}" if row else line.replace("``", "`").replace("`", "``").replace("*", r"\*"))
+        text.append(f"   {line}" if row else marked(line))
         table = row
     lines[:] = text
 

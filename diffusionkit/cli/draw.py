@@ -113,7 +113,7 @@ def load(folder: str, device: str | None, recipe: str | None = None) -> Run:
     """The run of a folder, on the device asked for or the best there is.
 
     Raises:
-        UserError: if the folder is no run, or there is no such device.
+        UserError: if the folder is no run, nothing can be drawn from it, or there is no such device.
     """
     import torch
 
@@ -127,7 +127,10 @@ def load(folder: str, device: str | None, recipe: str | None = None) -> Run:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device: cannot use {device!r}: {str(error).splitlines()[0]}") from error
-    return Run.load(folder, device=device, **own)
+    run = Run.load(folder, device=device, **own)
+    if not run.generates:
+        raise UserError(f"{folder}: is a classifier of noised data and draws nothing; give it to `sample` as --classifier")
+    return run
 
 
 def _settings(run: Run, shared: Mapping[str, str], extra: Mapping[str, str], command: Any) -> dict[str, Any]:

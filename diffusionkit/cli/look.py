@@ -47,9 +47,11 @@ def evaluate(
     known = options.keywords(loaded.domain.evaluate)
     options.refuse(set(extra) - set(known), {*known, *options.keywords(evaluate)} - {"n"})
     chosen = options.arguments(loaded.domain.evaluate, extra) | {"seed": seed} | ({} if n is None else {"n": n})
+    from diffusionkit.training.files import write_json
+
     measures = loaded.domain.evaluate(loaded, **chosen)
     path = Path(loaded.folder) / "metrics.json"
-    path.write_text(json.dumps(measures, indent=2) + "\n", "utf-8")
+    write_json(path, measures)
     _table(measures)
     print(f"Numbers in {path}")
 
@@ -146,14 +148,20 @@ def _progress(path: Path) -> tuple[int, dict[str, float]]:
 
 
 def _table(measures: Mapping[str, Any]) -> None:
-    """A tree of numbers on the screen, a line each."""
+    """The rows that the domain has put together under `table`, or else the tree of numbers, a line each."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("measure", "value", box=None, pad_edge=False)
-    for name, value in _leaves(measures):
+    rows = measures.get("table")
+    columns = list(rows[0]) if rows else ["measure", "value"]
+    table = Table(box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, no_wrap=i < len(columns) - 1, overflow="fold")
+    for row in rows or []:
+        table.add_row(*row.values())
+    for name, value in () if rows else _leaves(measures):
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    Console(highlight=False).print(table)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

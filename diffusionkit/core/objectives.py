@@ -31,6 +31,8 @@ class Objective:
     """
 
     weight: Weight | None = None
+    generates: bool = True
+    """Whether what it trains can be sampled from."""
 
     def __init__(self, drop: float = 0.0, stratified: bool = True, steps: int | None = None) -> None:
         if not 0 <= drop < 1:
@@ -146,6 +148,8 @@ class NoisyClassifier(Objective):
     Args:
         label: which entry of the condition holds the classes (B,).
     """
+
+    generates = False
 
     def __init__(self, label: str = "class", stratified: bool = True) -> None:
         super().__init__(stratified=stratified)

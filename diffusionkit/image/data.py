@@ -135,7 +135,7 @@ class _Downloadable(ImageData):
         except Exception as error:  # torchvision, urllib and the file system each raise their own
             looked = ", ".join(map(str, readers.candidates(self.root)))
             raise UserError(
-                f"{self.title} was not found in {looked} and could not be downloaded ({error}); put {self.supply} "
+                f"{self.title} was not found in {looked} and could not be downloaded ({' '.join(str(error).split())}); put {self.supply} "
                 "into one of these folders, or set data.root or DIFFUSIONKIT_DATA to where it lies"
             ) from error
         finally:

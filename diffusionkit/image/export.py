@@ -9,13 +9,14 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffusionkit.errors import UserError
+from diffusionkit.image.codec import PixelCodec
 from diffusionkit.image.grid import as_rows, save_grid
 
 
@@ -25,14 +26,13 @@ class Writer:
     Everything goes to hidden neighbours of the target, which takes its name when it is finished.
 
     Args:
-        decode: states -> uint8 (n, C, H, W).
-        shape: channels, height and width.
+        codec: turns states into pictures.
         path: the target.
         n: how many pictures will come.
     """
 
-    def __init__(self, decode: Callable[[Tensor], Tensor], shape: tuple[int, int, int], path: Path, n: int) -> None:
-        self.decode, self.shape, self.path, self.n, self.count = decode, shape, path, n, 0
+    def __init__(self, codec: PixelCodec, path: Path, n: int) -> None:
+        self.codec, self.shape, self.path, self.n, self.count = codec, codec.shape, path, n, 0
         self.part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     def __enter__(self) -> Writer:
@@ -45,7 +45,7 @@ class Writer:
 
     def write(self, x: Tensor) -> None:
         """Adds a chunk of states."""
-        pictures = self.decode(x).cpu()
+        pictures = self.codec.decode(x).cpu()
         if self.count + len(pictures) > self.n:
             raise ValueError(f"{self.path}: more pictures than the {self.n} announced")
         self._guard(lambda: self._add(pictures))
@@ -97,7 +97,7 @@ class GridWriter(Writer):
         self.pictures.append(pictures)
 
     def _finish(self) -> None:
-        save_grid(torch.cat(self.pictures), self.part)
+        save_grid(torch.cat(self.pictures), self.part, columns=self.codec.columns(self.n))
         super()._finish()
 
 
@@ -187,7 +187,7 @@ class FolderWriter(Writer):
 WRITERS: dict[str, type[Writer]] = {".png": GridWriter, ".npz": NpzWriter, ".pt": TorchWriter}
 
 
-def open_writer(codec: Any, path: str | Path, n: int) -> Writer:
+def open_writer(codec: PixelCodec, path: str | Path, n: int) -> Writer:
     """The writer that the ending of `path` asks for; a path that ends in '/' is a folder of single pictures.
 
     Raises:
@@ -197,8 +197,8 @@ def open_writer(codec: Any, path: str | Path, n: int) -> Writer:
     if text.endswith(("/", os.sep)) or target.is_dir():
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UserError(f"{text}: exists and is not an empty folder; name another one or remove it")
-        return FolderWriter(codec.decode, codec.shape, target, n)
+        return FolderWriter(codec, target, n)
     if target.suffix.lower() not in WRITERS:
         known = f"{', '.join(WRITERS)} and '/' (a folder of single pictures)"
         raise UserError(f"{text}: unknown ending {target.suffix!r}; known are {known}")
-    return WRITERS[target.suffix.lower()](codec.decode, codec.shape, target, n)
+    return WRITERS[target.suffix.lower()](codec, target, n)

@@ -44,10 +44,12 @@ class SmallClassifier(nn.Module):
         self.body = nn.Sequential(*layers, *_block(2 * width, 2 * width), nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.squeeze = nn.Linear(8 * width, features)
         self.last = nn.Linear(features, outputs)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on CPUs
 
     def features(self, pictures: Tensor) -> Tensor:
         """uint8 brightness (B, C, H, W) -> features (B, 64)."""
-        return F.silu(self.squeeze(self.body(pictures.float() / 127.5 - 1)))
+        scaled = (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        return F.silu(self.squeeze(self.body(scaled)))
 
     def forward(self, pictures: Tensor) -> Tensor:
         """uint8 brightness (B, C, H, W) -> logits (B, outputs)."""
@@ -208,7 +210,7 @@ def _stored(network: SmallClassifier, path: Path, about: dict[str, str]) -> floa
 def _store(network: SmallClassifier, path: Path, about: dict[str, str]) -> None:
     from safetensors.torch import save
 
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous(memory_format=torch.contiguous_format) for name, value in network.state_dict().items()}
     replace(path, lambda place: place.write_bytes(save(state, metadata=about)))
 
 

@@ -71,12 +71,17 @@ class Run:
             raise UserError(f"{folder}: there is no such run folder")
         for name in ("recipe.yaml", names[weights]):
             if not (folder / name).is_file():
-                raise UserError(f"{folder}: is no finished run, {name} is missing; `diffusionkit train` makes runs")
+                raise UserError(f"{folder}: is no run: {name} is missing; `diffusionkit train` makes runs")
         recipe = recipe or Recipe.from_run(folder)
         codec = pkgutil.resolve_name(recipe.domain.codec).load(folder)
         diffusion = _diffusion(recipe, codec)
         step = load_weights(diffusion, folder / names[weights])
         return cls(folder, recipe, recipe.domain, codec, diffusion.eval().to(device), step)
+
+    @property
+    def generates(self) -> bool:
+        """Whether it can be sampled from; a classifier of noised data cannot."""
+        return self.diffusion.objective.generates
 
     def sampler(self) -> Sampler:
         """The sampler of the recipe's section `sampling`."""
@@ -127,14 +132,17 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
             held_out=parts.get("test"),
             seed=seed,
             trainer=recipe.build("trainer"),
-            draw=_drawer(recipe, codec, options) if options.pictures else None,
+            draw=_drawer(recipe, codec, options) if options.pictures and diffusion.objective.generates else None,
             console=console,
         )
     run = Run(folder, recipe, domain, codec, diffusion, options.steps)
     say(console, f"All of it is in {folder}{_pictured(folder)}.")
     quoted = shlex.quote(str(folder))
-    say(console, f"Next: diffusionkit sample {quoted}")
-    say(console, f"      diffusionkit evaluate {quoted}")
+    if run.generates:
+        say(console, f"Next: diffusionkit sample {quoted}")
+        say(console, f"      diffusionkit evaluate {quoted}")
+    else:
+        say(console, f"Next: diffusionkit sample RUN --classifier {quoted} --guidance 2, with RUN a model of the same data")
     return run
 
 

@@ -39,7 +39,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     monkeypatch.setattr(diffusionkit.recipe, "get_domain", lambda name, where="": Drawing())
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     process: Any = Gaussian()
-    run = SimpleNamespace(folder=tmp_path, domain=Drawing(), recipe=Recipe.from_run(tmp_path))
+    run = SimpleNamespace(folder=tmp_path, domain=Drawing(), recipe=Recipe.from_run(tmp_path), generates=True)
     run.diffusion = Diffusion(torch.nn.Identity(), process)
     calls: list[Any] = []
 
@@ -283,3 +283,10 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
     done = subprocess.run([sys.executable, "-m", "diffusionkit", "recipes"], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert "Traceback" not in done.stderr
+
+
+def test_a_classifier_is_not_sampled_from(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.run.generates = False
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", str(fake.folder)])
+    assert stop.value.code == 2 and "--classifier" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_full_disk(tmp_path: Path, kind: type[export.Writer], monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(kind, "_add", full)
-    with pytest.raises(UserError, match="no space left"), kind(CODEC.decode, CODEC.shape, tmp_path / "a", 7) as writer:
+    with pytest.raises(UserError, match="no space left"), kind(CODEC, tmp_path / "a", 7) as writer:
         writer.write(states())
     assert list(tmp_path.iterdir()) == []
 

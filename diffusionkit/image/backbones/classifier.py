@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from diffusionkit.image.backbones.layers import Conditions, group_norm, silu
@@ -45,16 +44,15 @@ class Classifier(nn.Module):
         super().__init__()
         if not classes:
             raise ValueError("a classifier needs data with classes, and these have none")
-        plan = Plan(tuple(shape), channels, tuple(multipliers), blocks, tuple(attention), heads, dropout=dropout)
+        plan = Plan(tuple(shape), channels, tuple(multipliers), blocks, tuple(attention), heads, dropout=dropout,
+                    channels_last=channels_last)
         width = plan.width(plan.levels - 1)
-        self.classes, self.channels_last = classes, channels_last
+        self.classes = classes
         self.encoder = Encoder(plan)
         self.norm, self.dropout, self.last = group_norm(width), nn.Dropout(dropout), nn.Linear(width, classes)
         self.conditions = Conditions(channels, block_conditions(self))
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """Pictures (B, C, H, W) and times (B,) -> logits (B, classes); the condition is not looked at."""
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
         h = self.encoder(x, iter(self.conditions(t)))[-1]
         return self.last(self.dropout(silu(self.norm(h)).mean((2, 3))))

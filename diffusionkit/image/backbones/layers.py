@@ -8,19 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusionkit.image.backbones.norm import group_norm
 from diffusionkit.nn import Attention, TimeEmbedding
 
 # Nearest-neighbour doubling and a convolution by 3 taps (w0, w1, w2) are together a transposed convolution by 4.
 _FOLD = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.float32)
-
-
-def group_norm(channels: int, most: int = 32, least: int = 4) -> nn.GroupNorm:
-    """GroupNorm with as many groups as divide the channels: at most `most`, each of at least `least` channels.
-
-    Groups of one channel would take away how strong a feature is; at Ho et al.'s widths this gives their 32 groups.
-    """
-    most = max(1, min(most, channels // least))
-    return nn.GroupNorm(next(g for g in range(most, 0, -1) if channels % g == 0), channels)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, zero: bool = False) -> nn.Conv2d:
@@ -93,16 +85,15 @@ class Block(nn.Module):
         if self.resample == "down":
             h, x = halve(h), halve(x)
         h = self.conv1(h, size) if self.resample == "up" else self.conv1(h)
-        h = self.conv2(self.dropout(silu(self._condition(h, condition[..., None, None]))))
+        h = self.conv2(self.dropout(silu(self._condition(h, condition))))
         if self.resample == "up":
             return h + cut(F.interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest"), size)
         return h.add_(self.shortcut(x))  # in place: the backward of a convolution does not need its result
 
     def _condition(self, h: Tensor, condition: Tensor) -> Tensor:
         if not self.scale_shift:
-            return self.norm2(h + condition)
-        scale, shift = condition.chunk(2, 1)
-        return torch.addcmul(shift, self.norm2(h), scale + 1)
+            return self.norm2(h + condition[..., None, None])
+        return self.norm2(h, *condition.chunk(2, 1))
 
 
 def halve(x: Tensor) -> Tensor:

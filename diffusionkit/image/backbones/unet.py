@@ -41,6 +41,7 @@ class Plan:
     resample: str = "conv"
     token_dim: int | None = None
     checkpoint: bool = False
+    channels_last: bool = True
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -90,6 +91,7 @@ class Encoder(nn.Module):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
+        self.channels_last = plan.channels_last
         self.first = conv(plan.shape[0], plan.channels)
         self.steps = nn.ModuleList()
         self.widths = [plan.channels]
@@ -107,7 +109,9 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, conditions: Iterator[Tensor], tokens: Tensor | None = None) -> list[Tensor]:
         """Every intermediate result, the last one last."""
-        results = [self.first(x)]
+        h = self.first(x)
+        # Here rather than on x: pictures of a single channel are in both layouts at once.
+        results = [h.contiguous(memory_format=torch.channels_last) if self.channels_last else h]
         for step in self.steps:
             if isinstance(step, Stage):
                 results.append(step(results[-1], next(conditions), tokens))
@@ -195,10 +199,10 @@ class UNet(nn.Module):
         super().__init__()
         plan = Plan(
             tuple(shape), channels, tuple(multipliers), blocks, tuple(attention), heads, head_channels, dropout,
-            scale_shift, resample, token_dim, checkpoint,
+            scale_shift, resample, token_dim, checkpoint, channels_last,
         )  # fmt: skip
         last = plan.levels - 1
-        self.classes, self.token_dim, self.channels_last = classes, token_dim, channels_last
+        self.classes, self.token_dim = classes, token_dim
         self.encoder = Encoder(plan)
         self.middle = nn.ModuleList([plan.stage(plan.width(last), last, attend) for attend in (True, False)])
         self.decoder = Decoder(plan, self.encoder.widths)
@@ -218,8 +222,6 @@ class UNet(nn.Module):
         tokens = cond.get("tokens")
         if self.token_dim is not None and tokens is None:
             tokens = x.new_zeros(len(x), 1, self.token_dim)
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
         results = self.encoder(x, conditions, tokens)
         h = results[-1]
         for stage in self.middle:
