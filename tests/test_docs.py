@@ -86,8 +86,9 @@ def test_figures_are_small():
 @pytest.mark.slow
 def test_the_figures_can_be_drawn_again(tmp_path):
     script = DOCS / "figures" / "one_dimension.py"
-    code = f"import runpy; m = runpy.run_path({str(script)!r}); m['main'].__globals__['learn'].__defaults__ = (20,); " + (
-        f"from pathlib import Path; m['main'](Path({str(tmp_path)!r}))"
+    code = (
+        f"import runpy; m = runpy.run_path({str(script)!r}); m['main'].__globals__['learn'].__defaults__ = (100,); "
+        + (f"from pathlib import Path; m['main'](Path({str(tmp_path)!r}))")
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert {path.name for path in tmp_path.glob("*.png")} == {path.name for path in script.parent.glob("*.png")}
@@ -98,6 +99,18 @@ def test_the_docs_build_without_a_warning(tmp_path):
     missing = [name for name in ("sphinx", "furo", "myst_parser") if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} (extra 'docs') not installed")
-    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "-q",
+        "-b",
+        "html",
+        "-d",
+        str(tmp_path / "trees"),
+        str(DOCS),
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

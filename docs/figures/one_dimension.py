@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,15 @@ def background(axis: Any, top: float = 1.0) -> None:
 def strip(axis: Any, t: float, title: str, samples: Tensor | None = None) -> None:
     """A density on its side, with a histogram of samples behind it."""
     if samples is not None:
-        axis.hist(samples.flatten().clamp(-3, 3), bins=80, range=(-3, 3), density=True, orientation="horizontal", color=GOLD, alpha=0.6)
+        axis.hist(
+            samples.flatten().clamp(-3, 3),
+            bins=80,
+            range=(-3, 3),
+            density=True,
+            orientation="horizontal",
+            color=GOLD,
+            alpha=0.6,
+        )
     axis.plot(log_density(X, t).exp(), X, color=DARK, lw=1.5)
     axis.set(ylim=(-3, 3), xlim=(0, None), title=title, xticks=[])
     axis.tick_params(labelleft=False)
@@ -123,7 +132,7 @@ def strip(axis: Any, t: float, title: str, samples: Tensor | None = None) -> Non
 def chain(x: Tensor, times: list[Tensor]) -> Tensor:
     """States at all times, each diffused from the one before."""
     states = [x]
-    for s, t in zip(times[:-1], times[1:], strict=True):
+    for s, t in pairwise(times):
         states.append(PROCESS.diffuse(states[-1], t, s)[0])
     return torch.stack(states)
 
@@ -161,7 +170,14 @@ def decoder(folder: Path) -> None:
             variance = forward_variance * (sigma_s / sigma_t) ** 2
             kernel = (-((X - mean[0]) ** 2) / (2 * variance)).exp() / (2 * math.pi * variance).sqrt()
             prior = log_density(X, s).exp()
-            axis.fill_between(X, prior / prior.max() * max(truth.max(), kernel.max()) * 0.5, color=BLUE, alpha=0.15, lw=0, label="$q(x_s)$")
+            axis.fill_between(
+                X,
+                prior / prior.max() * max(truth.max(), kernel.max()) * 0.5,
+                color=BLUE,
+                alpha=0.15,
+                lw=0,
+                label="$q(x_s)$",
+            )
             axis.plot(X, truth, color=DARK, lw=1.8, label="$q(x_s\\,|\\,x_t)$")
             axis.plot(X, kernel, color=RED, lw=1.5, ls="--", label="Gaussian step")
             axis.axvline(here, color=GREY, lw=0.8, ls=":")
@@ -186,7 +202,9 @@ def training(folder: Path, diffusion: Diffusion, losses: list[float]) -> None:
     axes[1].set(xlabel="$x_t$", ylim=(-3.2, 3.2), title="learned noise (thin), best (wide)")
     axes[1].legend(frameon=False)
     samples = DDPM(STEPS)(diffusion, like=(20_000, 1))
-    axes[2].hist(samples.flatten().clamp(-3, 3), bins=90, range=(-3, 3), density=True, color=GOLD, alpha=0.6, label="samples")
+    axes[2].hist(
+        samples.flatten().clamp(-3, 3), bins=90, range=(-3, 3), density=True, color=GOLD, alpha=0.6, label="samples"
+    )
     axes[2].plot(X, log_density(X).exp(), color=DARK, lw=1.5, label="data")
     axes[2].set(xlabel="x", yticks=[], title=f"ancestral sampling, {STEPS} steps")
     axes[2].legend(frameon=False)
@@ -237,7 +255,11 @@ def family(folder: Path, diffusion: Diffusion) -> None:
         axis.set(xlabel="x", yticks=[], ylim=(0, 1.6), title=f"{steps} steps (shaded: data)")
     axes[1, 0].legend(frameon=False, loc="upper left", fontsize=8)
     counts = [3, 4, 6, 8, 12, 16, 25, 50, 100]
-    for make, colour, name in ((DDPM, GREY, "eta 1"), (DDIM, BLUE, "eta 0"), (second_order, RED, "eta 0, second order")):
+    for make, colour, name in (
+        (DDPM, GREY, "eta 1"),
+        (DDIM, BLUE, "eta 0"),
+        (second_order, RED, "eta 0, second order"),
+    ):
         found = [distance(make(n)(diffusion, like=(40_000, 1))) for n in counts]
         axes[1, 2].plot(counts, found, "o-", ms=3.5, color=colour, label=name)
     axes[1, 2].set(xscale="log", yscale="log", xlabel="steps", title="Wasserstein distance to the data")
