@@ -85,6 +85,7 @@ class ImageDomain(Domain):
         seed: int = 0,
         levels: int = 20,
         draws: int = 20,
+        chain: int | None = None,
         inception: str = "auto",
     ) -> dict[str, Any]:
         """Loss, bits per dimension, Fréchet distances, precision, recall, memorisation and class accuracy of a run.
@@ -97,6 +98,7 @@ class ImageDomain(Domain):
             seed: of the noise, the samples and the choice of pictures.
             levels: noise levels at which the loss is measured.
             draws: terms of the variational bound drawn for each picture.
+            chain: number of steps of the bound's chain; by default the process's own, or fewer where the data have few levels.
             inception: weights for the FID: "auto" takes those in the cache of torch.hub and does without where there are
                 none, "download" fetches them, "off" leaves the FID out, anything else is their path.
 
@@ -108,7 +110,7 @@ class ImageDomain(Domain):
         """
         from diffusionkit.image.evaluate import evaluate
 
-        return evaluate(run, n=n, seed=seed, levels=levels, draws=draws, inception=inception)
+        return evaluate(run, n=n, seed=seed, levels=levels, draws=draws, chain=chain, inception=inception)
 
 
 def _class_index(names: list[str], wanted: str | int) -> int:

@@ -35,6 +35,7 @@ def evaluate(
     seed: int = 0,
     levels: int = 20,
     draws: int = 20,
+    chain: int | None = None,
     inception: str = "auto",
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def evaluate(
         seed: of the noise, the samples and the choice of pictures.
         levels: noise levels at which the loss is measured.
         draws: terms of the variational bound drawn for each picture.
+        chain: number of steps of the bound's chain; see `chain_length` for the default.
         inception: "auto", "download", "off" or the path of Inception's weights.
         console: where progress is shown.
 
@@ -55,9 +57,9 @@ def evaluate(
     Raises:
         UserError: if the run, the data or an option does not allow it.
     """
-    work = _prepare(run, N if n is None else n, seed, levels, draws)
+    work = _prepare(run, N if n is None else n, seed, levels, draws, chain)
     network = features.inception(inception, work.device)  # a wrong path is refused before the long work
-    with torch.random.fork_rng(devices=_cuda(work.device)), _bar(console) as stage, work.clock("seconds"):
+    with torch.random.fork_rng(devices=_cuda(work.device)), _bar(console) as stage, work.clock("all"):
         with stage("classifier, trained for its features", None) as tick:
             work.judge = features.judge(work.train, work.test, run.folder, work.device, tick.set)
         measures: dict[str, Any] = {"loss": _losses(work, stage)}
@@ -86,6 +88,7 @@ class Work:
     seed: int
     levels: int
     draws: int
+    chain: int
     device: torch.device
     judge: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -122,9 +125,10 @@ class Work:
         self.seconds[name] = time.monotonic() - start
 
 
-def _prepare(run: Any, n: int, seed: int, levels: int, draws: int) -> Work:
-    for name, value, least in (("-n", n, LEAST), ("--levels", levels, 1), ("--draws", draws, 1)):
-        if value < least:
+def _prepare(run: Any, n: int, seed: int, levels: int, draws: int, chain: int | None) -> Work:
+    asked = (("-n", n, LEAST), ("--levels", levels, 1), ("--draws", draws, 1), ("--chain", chain, 2))
+    for name, value, least in asked:
+        if value is not None and value < least:
             raise UserError(f"{name}: must be at least {least}, not {value}")
     if isinstance(run.diffusion.objective, NoisyClassifier):
         raise UserError(f"{run.folder}: is a noisy classifier, which draws nothing; evaluate the run that it guides")
@@ -139,7 +143,22 @@ def _prepare(run: Any, n: int, seed: int, levels: int, draws: int) -> Work:
             found = len(parts.get(part, ()))
             raise UserError(f"{run.folder}: needs {LEAST} {part} pictures, there are {found}; see data.holdout")
     device = next(run.diffusion.parameters()).device
-    return Work(run, parts["train"], parts["test"], n, seed, levels, draws, device)
+    steps = chain or chain_length(run.diffusion.process, 2 / (codec.levels - 1))
+    return Work(run, parts["train"], parts["test"], n, seed, levels, draws, steps, device)
+
+
+def chain_length(process: Any, bin: float) -> int:
+    """The most steps, up to the process's own, whose first adds noise of at least half the distance of two levels.
+
+    Values that lie on levels are known exactly below that noise, but a network that treats them as numbers pays for each
+    further step: the bound of a longer chain is looser, and may exceed log2(levels). The published chains of 1000 steps
+    for 256 levels fulfil it, and keep their length.
+    """
+    t = torch.arange(1, process.steps + 1, dtype=torch.float64) / process.steps
+    alpha, sigma = process.schedule(t)
+    enough = (sigma >= alpha * bin / 2).nonzero()
+    first = float(t[enough[0, 0]]) if len(enough) else 1.0
+    return max(2, min(process.steps, math.floor(1 / first + 1e-9)))
 
 
 # ---- what the network is worth on real pictures ----
@@ -181,17 +200,16 @@ def _errors(diffusion: Any, x0: Tensor, cond: Any, t: Tensor) -> Tensor:
 
 def _bits(work: Work, stage: Stage) -> dict[str, Any]:
     """The variational bound in bits per dimension and its terms; given the class where there are classes."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"steps": work.chain}
     levels = work.run.codec.levels
     with work.clock("bits_per_dimension"), stage("bits per dimension", 2 * work.m) as tick:
         for name, data in work.parts.items():
             torch.manual_seed(work.seed)
             terms = []
             for x0, cond in work.batches(data):
-                terms.append(bound(work.run.diffusion, x0, cond, draws=work.draws, bin=2 / (levels - 1)))
+                terms.append(bound(work.run.diffusion, x0, cond, None, work.chain, work.draws, bin=2 / (levels - 1)))
                 tick(len(x0))
             found[name] = _terms(terms)
-            found["steps"] = terms[0].steps
     pictures = work.test.pictures.images[work.chosen(work.test, work.m)]
     found["independent_pixels"] = metrics.independent_bits(work.train.pictures.images, pictures, levels)
     found["uniform"] = math.log2(levels)
@@ -204,7 +222,8 @@ def _terms(bounds: list[Any]) -> dict[str, Any]:
 
     totals = torch.cat([b.bits_per_dimension().double().cpu() for b in bounds])
     count = len(bounds[0].L_t)
-    # The j-th draw of each picture lies in the j-th of `count` equal intervals of the chain.
+    # The j-th draw of each picture lies in the j-th of `count` equal intervals from t = 1 / steps to 1. The error of the
+    # mean is at most what is given, since the draws are spread over the pictures.
     intervals = torch.cat([bits(b.L_t * (b.steps - 1) / max(1, count), b.dimensions) for b in bounds], 1).mean(1)
     return {
         "total": float(totals.mean()),
@@ -250,7 +269,7 @@ def _guided(diffusion: nn.Module, guidance: float, clip: float | str | None) -> 
 
 def _compare(work: Work, samples: Tensor, classes: Tensor | None, network: Any, stage: Stage) -> dict[str, Any]:
     """Fréchet distances, precision, recall and class accuracy; `train` is what real pictures reach, the floor."""
-    held, real = (work.shown(data, work.chosen(data, work.n)) for data in (work.test, work.train))
+    real = work.shown(work.train, work.chosen(work.train, work.n))
     held = work.shown(work.test, torch.arange(len(work.test)))
     with work.clock("features"):
         looked = {name: work.judge.look(p) for name, p in (("held", held), ("samples", samples), ("train", real))}
@@ -292,7 +311,7 @@ def _frechet(seen: dict[str, Tensor]) -> dict[str, float]:
 
 @dataclass
 class Near:
-    """Samples beside the training pictures nearest to them: distance rank and pictures."""
+    """For each sample its distance to the nearest training picture, and that picture."""
 
     distances: Tensor
     pictures: Tensor

@@ -251,10 +251,10 @@ def inception(choice: str, device: torch.device) -> nn.Module | str:
     if importlib.util.find_spec("torch_fidelity") is None:
         reason = "torch-fidelity is not installed; pip install 'diffusionkit[fid]'"
         if choice == "auto":
-            return reason
+            return "torch-fidelity is not installed"
         raise UserError(f"--inception: {reason}")
     if not path.is_file() and choice == "auto":
-        return f"no weights in {cached.parent}; --inception download or a path"
+        return "no weights found; try --inception download"
     if not path.is_file() and choice != "download":
         raise UserError(f"--inception: there is no file {path}; give {INCEPTION}, 'auto', 'download' or 'off'")
     try:

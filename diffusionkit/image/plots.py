@@ -20,53 +20,54 @@ _HELD, _TRAIN = "#1f77b4", "#ff7f0e"
 
 
 def table(measures: dict[str, Any]) -> list[dict[str, str]]:
-    """Rows to be read: what was measured, the model's figure, the one to set beside it, and what that is."""
+    """Rows to be read: what was measured, the model's figure, the one to set beside it, and a comment."""
     loss, bits, near = measures["loss"]["objective"], measures["bits_per_dimension"], measures["nearest_training"]
-    held, train = bits["held_out"], bits["train"]
+    held, train, copies = bits["held_out"], bits["train"], near["near_copies"]
+    total = f"{_number(held['total'])} ± {_number(held['standard_error'])}"
+    verdict = "it copies" if near["copying"] else "no copying"
     rows = [
-        _row("loss", _number(loss["held_out"]), _number(loss["train"]), "held out; beside it the training part"),
-        _row("bits/dim", f"{_number(held['total'])} ± {_number(held['standard_error'], 1)}", _number(train["total"]),
-             f"bound, likewise; independent pixels {_number(bits['independent_pixels'])}"),
-        *(_row(f"  {name}", _number(held[name]), _number(train[name]), about) for name, about in _BOUND.items()),
-        _distance("Fréchet, classifier", measures["frechet_classifier"], "in its features"),
-        _distance("FID, Inception", measures["fid_inception"], ""),
-        _share("precision", measures["precision"], "looks real; beside it real pictures"),
-        _share("recall", measures["recall"], "variety; beside it real pictures"),
-        _row("nearest training", _number(near["samples"]), _number(near["held_out"]),
-             f"ratio {_number(near['ratio'])} to held-out pictures'{'; COPIES' if near['copying'] else ''}"),
-        _row("near copies", _percent(near["near_copies"]["samples"]), _percent(near["near_copies"]["held_out"]),
-             "of training pictures; beside it held out"),
+        ("loss", _number(loss["held_out"]), f"{_number(loss['train'])} training", "of held-out pictures"),
+        ("bits/dim", total, f"{_number(train['total'])} training",
+         f"bound; {_number(bits['independent_pixels'])} for single pixels"),
+        *((f"  {name}", _number(held[name]), f"{_number(train[name])} training", about) for name, about in _BOUND.items()),
+        _distance("Fréchet, classifier", measures["frechet_classifier"]),
+        _distance("FID, Inception", measures["fid_inception"]),
+        _share("precision", measures["precision"], "look real"),
+        _share("recall", measures["recall"], "variety"),
+        ("nearest training", _number(near["samples"]), f"{_number(near['held_out'])} held out",
+         f"ratio {_number(near['ratio'])}: {verdict}"),
+        ("near copies", _percent(copies["samples"]), f"{_percent(copies['held_out'])} held out", "of training pictures"),
     ]  # fmt: skip
     accuracy = measures.get("class_accuracy")
     if accuracy:
-        about = f"beside it held-out pictures; chance {_percent(accuracy['chance'])}"
-        rows.append(_row("class accuracy", _percent(accuracy["samples"]), _percent(accuracy["held_out"]), about))
-    return rows
+        beside = f"{_percent(accuracy['held_out'])} held out"
+        rows.append(("class accuracy", _percent(accuracy["samples"]), beside, f"chance {_percent(accuracy['chance'])}"))
+    return [dict(zip(("measure", "model", "beside", "comment"), row, strict=True)) for row in rows]
 
 
-_BOUND = {"L_T": "what noise at the end keeps of the data", "L_t": "all denoising steps but the last", "L_0": "the last step"}
+_BOUND = {"L_T": "what is left at the end", "L_t": "the steps between", "L_0": "the last step to data"}
+
+Row = tuple[str, str, str, str]
 
 
-def _row(measure: str, model: str, beside: str, comment: str) -> dict[str, str]:
-    return {"measure": measure, "model": model, "beside": beside, "comment": comment}
-
-
-def _distance(name: str, found: dict[str, Any], about: str) -> dict[str, str]:
+def _distance(name: str, found: dict[str, Any]) -> Row:
     if "absent" in found:
-        return _row(name, "absent", "", found["absent"])
-    count = f"{found['n']:,} samples, {found['n_held_out']:,} held out"
-    beside = f"beside it {found['n_train']:,} training pictures"
-    return _row(name, _number(found["samples"]), _number(found["train"]), "; ".join(filter(None, (about, count, beside))))
+        return name, "absent", "", found["absent"]
+    comment = f"{found['n']:,} to {found['n_held_out']:,} held out"
+    return name, _number(found["samples"]), f"{_number(found['train'])} training", comment
 
 
-def _share(name: str, found: dict[str, Any], about: str) -> dict[str, str]:
-    return _row(name, _percent(found["samples"]), _percent(found["train"]), f"{about}; {found['n']:,} of each")
+def _share(name: str, found: dict[str, Any], about: str) -> Row:
+    return name, _percent(found["samples"]), f"{_percent(found['train'])} training", f"{about}; {found['n']:,} of each"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def _number(value: float | None) -> str:
+    """Three digits, no exponent where it can be helped."""
     if value is None:
         return "not finite"
-    return f"{value:#.{digits}g}".rstrip(".") if 1e-3 <= abs(value) < 10**digits else f"{value:.{digits}g}"
+    if abs(value) < 0.1:
+        return f"{value:.3f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.3g}"
 
 
 def _percent(value: float) -> str:
@@ -92,24 +93,29 @@ def evaluation(path: Path, measures: dict[str, Any], samples: Tensor, near: Near
     replace(path, lambda part: figure.savefig(part, dpi=110, format="png"))
 
 
+_PARTS = (("train", "training", _TRAIN, 3.5), ("held_out", "held out", _HELD, 1.3))
+
+
 def _levels(axis: Any, loss: dict[str, Any]) -> None:
-    for part, name, colour in (("held_out", "held out", _HELD), ("train", "training", _TRAIN)):
-        axis.plot(loss["t"], loss[part]["x0_mse"], color=colour, label=f"of $x_0$, {name}")
-        axis.plot(loss["t"], loss[part]["eps_mse"], color=colour, linestyle="--", label=f"of $\\epsilon$, {name}")
+    for part, name, colour, width in _PARTS:
+        for key, symbol, style in (("x0_mse", "x_0", "-"), ("eps_mse", "\\epsilon", "--")):
+            label = f"of ${symbol}$, {name}"
+            axis.plot(loss["t"], loss[part][key], color=colour, linewidth=width, linestyle=style, label=label)
     axis.set(xlabel="t (0 is data, 1 is noise)", ylabel="mean squared error", yscale="log", xlim=(0, 1))
     axis.set_title("Denoising error per noise level", loc="left")
     _tidy(axis)
 
 
 def _terms(axis: Any, bits: dict[str, Any]) -> None:
-    for part, name, colour in (("held_out", "held out", _HELD), ("train", "training", _TRAIN)):
-        found = bits[part]
-        values = found["L_t_per_interval"]
-        total = f"{name}: {_number(found['total'])} = {_number(found['L_T'])} + {_number(found['L_t'])} + {_number(found['L_0'])}"
-        axis.stairs(values, np.linspace(0, 1, len(values) + 1), color=colour, label=total, linewidth=1.5)
+    for part, name, colour, width in _PARTS:
+        values = [value or 0.0 for value in bits[part]["L_t_per_interval"]]
+        edges = np.linspace(1 / bits["steps"], 1, len(values) + 1)
+        words = " + ".join(_number(bits[part][key]) for key in ("L_T", "L_t", "L_0"))
+        label = f"{name}: {_number(bits[part]['total'])} = {words}"
+        axis.stairs(values, edges, color=colour, linewidth=width, label=label, baseline=None)
     axis.set(xlabel="t", ylabel="bits per dimension in each interval", xlim=(0, 1))
     axis.set_ylim(bottom=0)
-    axis.set_title("Terms $L_t$ of the bound", loc="left")
+    axis.set_title(f"Terms $L_t$ of the bound, chain of {bits['steps']:,} steps", loc="left")
     _tidy(axis, title="bits/dim = $L_T + \\Sigma L_t + L_0$")
 
 
@@ -126,23 +132,17 @@ def _samples(axis: Any, samples: Tensor, rows: int = 10) -> None:
     axis.set_title(f"Samples, {count} of {len(samples):,}", loc="left")
 
 
-def _neighbours(axis: Any, samples: Tensor, near: Near, found: dict[str, Any], columns: int = 10, pairs: int = 5) -> None:
-    """Pairs of rows, samples above their neighbours: from the least distance, on the left of the first, upwards."""
+def _neighbours(axis: Any, samples: Tensor, near: Near, found: dict[str, Any], columns: int = 10, rows: int = 5) -> None:
+    """Samples, each above its neighbour, by distance: the pair most like a copy comes first."""
     order = near.distances.argsort()
-    picked = order[torch.linspace(0, len(order) - 1, min(len(order), columns * pairs)).round().long()]
-    columns = min(columns, len(picked))
-    picked = picked[: len(picked) // columns * columns].reshape(-1, columns)
-    lines = [line for row in picked for line in (samples[row], near.pictures[row])]
-    _show(axis, torch.cat(lines), columns)
-    axis.set_title(
-        "Samples (odd rows) above the nearest training pictures (even rows),\n"
-        f"by distance, nearest first; mean distance / held-out pictures' = {_number(found['ratio'])}",
-        loc="left",
-        fontsize=11,
-    )
+    picked = order[torch.linspace(0, len(order) - 1, min(len(order), columns * rows)).round().long()]
+    _show(axis, torch.cat([samples[picked], near.pictures[picked]], 2), min(columns, len(picked)), gap=4)
+    title = f"Each above its nearest training picture, nearest first\nmean distance {_number(found['ratio'])} times held-out"
+    axis.set_title(title, loc="left", fontsize=11)
 
 
-def _show(axis: Any, pictures: Tensor, columns: int) -> None:
-    picture = np.asarray(grid(pictures, columns=columns))
+def _show(axis: Any, pictures: Tensor, columns: int, gap: int = 2) -> None:
+    upscale = max(1, -(-48 // pictures.shape[3]))
+    picture = np.asarray(grid(pictures, columns=columns, upscale=upscale, gap=gap))
     axis.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255, interpolation="antialiased")
     axis.axis("off")
