@@ -18,6 +18,8 @@ class Guided(nn.Module):
 
     def __init__(self, diffusion: nn.Module) -> None:
         super().__init__()
+        if isinstance(diffusion, Threshold) and not isinstance(self, Threshold):
+            raise ValueError(f"Threshold acts on estimates: wrap it around {type(self).__name__}, not the other way round")
         self.diffusion = diffusion
 
     @property
@@ -72,10 +74,10 @@ class ClassifierFree(Guided):
             repeat_rows(rows, 2),
             None if given is None else tree_cat([given, given]),
         )
-        return tree_map(lambda leaf: self._mix(leaf, inside), both)
+        conditional, null = (tree_map(lambda leaf, k=k: leaf.chunk(2)[k], both) for k in range(2))
+        return self.process.blend(conditional, null, lambda a, b: self._mix(a, b, inside))
 
-    def _mix(self, both: Tensor, inside: Tensor) -> Tensor:
-        conditional, null = both.chunk(2)
+    def _mix(self, conditional: Tensor, null: Tensor, inside: Tensor) -> Tensor:
         output = torch.lerp(null, conditional, self.scale)
         if self.rescale:
             dims = tuple(range(1, output.ndim))

@@ -62,7 +62,7 @@ def bound(
         rows: for ragged data, which sample each row belongs to.
         steps: the chain's length T; by default the process's.
         draws: how many of the T - 1 terms to draw for each sample (stratified, without bias); all by default.
-        bin: the distance of the data's values where they are quantised (2 / 255 for bytes scaled to [-1, 1]).
+        bin: the distance of the data's values where they are quantised in [-1, 1]: 2 / 255 for bytes.
     """
     process = diffusion.process
     steps = steps or int(process.steps)

@@ -91,7 +91,7 @@ def train(
         console: where to show progress; `Console(quiet=True)` for nowhere.
 
     Returns:
-        The rows of metrics: step, loss, lr, samples_per_second, seconds and, where measured, valid_loss.
+        The rows of metrics, each with step, loss, lr, samples_per_second, seconds and, where measured, valid_loss.
 
     Raises:
         UserError: if the machine cannot do what is asked, or the checkpoint is damaged.

@@ -20,6 +20,7 @@ from diffusionkit.nn import TimeEmbedding
 
 WEIGHTS, MEANS, STDS = torch.tensor([[0.3, 0.45, 0.25], [-1.4, 0.2, 1.5], [0.20, 0.30, 0.12]], dtype=torch.float64)
 STEPS = 100
+MANY = 40_000  # samples whose law is measured
 PROCESS = Gaussian(Linear(STEPS), "eps")
 X = torch.linspace(-3, 3, 601, dtype=torch.float64)
 DARK, BLUE, RED, GOLD, GREEN, GREY = "#22304a", "#2f6fb2", "#d1495b", "#e8a33d", "#3c8d6e", "#8a94a6"
@@ -248,7 +249,7 @@ def family(folder: Path, diffusion: Diffusion) -> None:
             (DDIM(steps), BLUE, "eta 0"),
             (DPMSolver(steps, grid="uniform"), RED, "eta 0, second order"),
         ):
-            samples = sampler(diffusion, like=(40_000, 1)).flatten()
+            samples = sampler(diffusion, like=(MANY, 1)).flatten()
             counts = torch.histc(samples, 90, -3, 3) / (len(samples) * 6 / 90)
             axis.plot(torch.linspace(-3, 3, 91)[:-1] + 3 / 90, counts, color=colour, lw=1.2, label=name)
         axis.fill_between(X, log_density(X).exp(), color=BLUE, alpha=0.15, lw=0)
@@ -260,7 +261,7 @@ def family(folder: Path, diffusion: Diffusion) -> None:
         (DDIM, BLUE, "eta 0"),
         (second_order, RED, "eta 0, second order"),
     ):
-        found = [distance(make(n)(diffusion, like=(40_000, 1))) for n in counts]
+        found = [distance(make(n)(diffusion, like=(MANY, 1))) for n in counts]
         axes[1, 2].plot(counts, found, "o-", ms=3.5, color=colour, label=name)
     axes[1, 2].set(xscale="log", yscale="log", xlabel="steps", title="Wasserstein distance to the data")
     axes[1, 2].set_xticks([3, 10, 30, 100], ["3", "10", "30", "100"])

@@ -97,6 +97,16 @@ def test_products_ragged_rows_and_torus_scores_mix_in_one_pass():
     assert torch.equal(output["b"][:, 0], torch.tensor([3.0, 6.0, 9.0]))
 
 
+def test_a_learned_variance_stays_the_conditional_one():
+    model = Conditional("eps+variance")
+    plain = model.output
+    model.output = lambda x, t, cond: torch.cat([plain(x, t, cond)[:, :2], cond.nan_to_num(-0.5)[:, None].expand(-1, 2)], 1)
+    x, cond = torch.randn(5, 2, dtype=torch.float64), torch.full((5,), 0.8, dtype=torch.float64)
+    t = torch.tensor(0.5, dtype=torch.float64)
+    guided, conditional = ClassifierFree(model, 4.0, rescale=0.5)(x, t, cond), model(x, t, cond)
+    assert torch.equal(guided[:, 2:], conditional[:, 2:]) and not torch.equal(guided[:, :2], conditional[:, :2])
+
+
 def test_interval_guides_inside_only_and_asks_once_outside():
     sizes = []
 
@@ -207,9 +217,11 @@ def test_thresholds_keep_estimates_in_range():
 
 
 def test_wrappers_nest_and_refuse_nonsense():
-    model = ClassifierFree(Threshold(Conditional("x0")), 2.0)
+    model = Threshold(ClassifierFree(Conditional("x0"), 2.0), limit=0.5)
     x = DDIM(3)(model, like=(4, 1), cond=torch.full((4,), 0.5))
-    assert x.shape == (4, 1)
+    assert x.shape == (4, 1) and x.abs().max() <= 0.5
+    with pytest.raises(ValueError, match="around ClassifierFree"):
+        ClassifierFree(Threshold(Conditional("x0")), 2.0)
     with pytest.raises(ValueError, match="interval"):
         ClassifierFree(Conditional(), 2.0, interval=(0.5, 0.5))
     with pytest.raises(ValueError, match="quantile"):

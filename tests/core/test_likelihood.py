@@ -174,6 +174,14 @@ def test_quantised_values_have_probabilities_that_sum_to_one():
         assert float((-surprise).exp().sum()) == pytest.approx(1, abs=1e-6)
 
 
+def test_a_quantised_value_has_one_probability_in_any_batch():
+    process, t = Gaussian(Linear(), "x0"), torch.tensor(0.1)
+    values, estimate = torch.tensor([[-1.0], [0.25], [0.5], [1.0]]), torch.full((4, 1), 0.3)
+    together = process.reconstruction(values, estimate, estimate, t, bin=0.25)
+    alone = [process.reconstruction(v[None], estimate[:1], estimate[:1], t, bin=0.25) for v in values]
+    assert torch.equal(together, torch.cat(alone))
+
+
 def test_bound_of_a_product_is_the_sum_of_its_parts():
     torch.manual_seed(0)
     parts = {"a": exact.gaussian(Gaussian(Cosine(), "v")), "b": exact.wrapped_normal(Torus())}

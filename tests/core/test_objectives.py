@@ -127,7 +127,7 @@ def test_hybrid_loss_trains_the_variance_alone():
     """The bound's gradient reaches the variance's place and not the mean (Nichol & Dhariwal 2021, section 3.1)."""
     process = Gaussian(Linear(), "eps+variance")
     x0 = torch.randn(6, 2, dtype=torch.float64)
-    t = torch.tensor([0.001, 0.002, 0.1, 0.5, 0.9, 1.0], dtype=torch.float64)
+    t = torch.tensor([1e-4, 0.001, 0.002, 0.1, 0.5, 1.0], dtype=torch.float64)
     x_t, noise = process.diffuse(x0, t)
     output = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     process.loss(output, x0, x_t, noise, t).sum().backward()
@@ -135,6 +135,14 @@ def test_hybrid_loss_trains_the_variance_alone():
     (mean_only - noise).square().mean(1).sum().backward()
     assert torch.allclose(output.grad[:, :2], mean_only.grad)
     assert output.grad.isfinite().all() and (output.grad[:, 2:].abs() > 0).all()
+
+
+def test_weights_are_finite_where_no_signal_is_left():
+    process = Gaussian(RectifiedFlow(), "eps")
+    x0, t = torch.randn(3, 2), torch.ones(3)
+    x_t, noise = process.diffuse(x0, t)
+    for objective in (MinSNR(), VLB(), P2(), SigmoidWeighting()):
+        assert process.loss(noise + 1, x0, x_t, noise, t, weight=objective.weight).isfinite().all()
 
 
 def test_absorbing_cross_entropy_is_the_continuous_bound():

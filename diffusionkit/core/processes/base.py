@@ -112,7 +112,8 @@ class Process(nn.Module, ABC):
     ) -> Tensor:
         """(B,) -log p(x0 | x_t) at the chain's first step, in nats: the term L_0 of the variational bound.
 
-        `bin` is the distance of the data's values where they are quantised: their probability instead of a density.
+        `bin` is the distance of the data's values where they are quantised, between -1 and 1: their probability then, not
+        a density.
         """
 
     @abstractmethod
@@ -122,6 +123,10 @@ class Process(nn.Module, ABC):
     @abstractmethod
     def guess(self, estimate: Any, x_t: Any, t: Tensor, rows: Any = None) -> Any:
         """The one state that the estimate points to."""
+
+    def blend(self, output: Any, other: Any, rule: Callable[[Tensor, Tensor], Tensor]) -> Any:
+        """Two raw outputs made one by a rule such as guidance; what is no part of the estimate proper stays the first's."""
+        return rule(output, other)
 
     def combine(self, estimates: list[Any], times: list[Tensor], s: Tensor, rule: Rule) -> Any:
         """The estimates (newest first) made at `times`, combined by a multistep rule; the newest where the space is not linear."""

@@ -129,7 +129,8 @@ class Gaussian(Process):
         error = self._split(output)[0] - (of_x0 * x0 + of_noise * noise)
         loss = mean(error.square(), rows, keep)
         if weight is not None:
-            loss = loss * weight(self.schedule, t) * self._to_x0(*self.schedule(t))[1] ** 2
+            # Where alpha is 0 the error in x0 is infinite, and its weight is 0.
+            loss = loss * (weight(self.schedule, t) * self._to_x0(*self.schedule(t))[1] ** 2).nan_to_num(0.0)
         if self.predict == "eps+variance":
             loss = loss + self._variance_loss(output, x0, x_t, t, rows)
         return loss
@@ -139,9 +140,10 @@ class Gaussian(Process):
         mean_part, place = self._split(output)
         assert place is not None
         estimate = self.estimate(torch.cat([mean_part.detach(), place], 1), x_t, t, rows)
-        s = (t - 1 / self.steps).clamp(min=0)
+        s = t - 1 / self.steps
         first = self.reconstruction(x0, x_t, estimate, t, rows)
-        term = torch.where(s > 0, self.kl(x0, x_t, estimate, t, s.clamp(min=0.5 / self.steps), rows), first)
+        # Where the first term stands, the other is computed at some s below t all the same: its gradient must be finite.
+        term = torch.where(s > 0, self.kl(x0, x_t, estimate, t, torch.where(s > 0, s, t / 2), rows), first)
         return 1e-3 * self.steps * term / (self.dimensions(x0, rows) * math.log(2))
 
     def guide(self, output: Tensor, x_t: Tensor, t: Tensor, gradient: Tensor, rows: Rows | None = None) -> Tensor:
@@ -151,6 +153,10 @@ class Gaussian(Process):
         shift = (of_x0 * sigma**2 / alpha - of_noise * sigma) * gradient
         output, place = self._split(output)
         return output + shift if place is None else torch.cat([output + shift, place], 1)
+
+    def blend(self, output: Tensor, other: Tensor, rule: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        (first, place), (second, _) = self._split(output), self._split(other)
+        return rule(first, second) if place is None else torch.cat([rule(first, second), place], 1)
 
     def combine(self, estimates: list[Tensor], times: list[Tensor], s: Tensor, rule: Rule) -> Tensor:
         weights = rule([self.schedule.log_snr(t) / 2 for t in times], self.schedule.log_snr(s) / 2)
@@ -232,11 +238,10 @@ class Gaussian(Process):
         std = (log_variance / 2).exp()
         if bin is None:
             return total((((x0 - x0_hat) / std) ** 2 + log_variance + math.log(2 * math.pi)) / 2, rows)
-        low, high = x0.amin(), x0.amax()
         above, below = (x0 + bin / 2 - x0_hat) / std, (x0 - bin / 2 - x0_hat) / std
-        # The outermost values take the tails; differences of the upper or the lower tail, whichever keeps its digits.
-        lower = torch.where(x0 <= low, torch.full_like(below, -math.inf), below)
-        upper = torch.where(x0 >= high, torch.full_like(above, math.inf), above)
+        # The outermost values, -1 and 1, take the tails; differences of the upper or lower tail, whichever keeps its digits.
+        lower = torch.where(x0 <= -1 + bin / 4, torch.full_like(below, -math.inf), below)
+        upper = torch.where(x0 >= 1 - bin / 4, torch.full_like(above, math.inf), above)
         sign = torch.where(lower + upper > 0, -1.0, 1.0)
         first, second = torch.special.ndtr(sign * upper), torch.special.ndtr(sign * lower)
         return total(-(first - second).abs().clamp(min=1e-12).log(), rows)
@@ -245,7 +250,8 @@ class Gaussian(Process):
         ones = torch.ones_like(x)
         if not self.centered:
             return total(ones, rows)
-        return total(ones, rows) - ones[0, 0].numel() if rows is None else total(ones, rows) - ones[0].numel()
+        lost = x.shape[2:].numel() if rows is None else x.shape[1:].numel()  # the mean of each sample
+        return (total(ones, rows) - lost).clamp(min=0)
 
     # ---- arithmetic
 

@@ -125,6 +125,9 @@ class Product(Process):
     def dimensions(self, x: Any, rows: Any = None) -> Tensor:
         return self._sum(self._map(lambda part, r, y: part.dimensions(y, r), rows, x))
 
+    def blend(self, output: Any, other: Any, rule: Callable[[Tensor, Tensor], Tensor]) -> Any:
+        return self._map(lambda part, _, o, p: part.blend(o, p, rule), None, output, other)
+
     def combine(self, estimates: list[Any], times: list[Tensor], s: Tensor, rule: Rule) -> Any:
         return {
             name: part.combine([estimate[name] for estimate in estimates], times, s, rule)
