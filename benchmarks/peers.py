@@ -1,11 +1,10 @@
 """The U-Nets that are compared, at one shape and nearly one number of parameters, each used as its own users would.
 
-Every function gives (training loss of a batch, a run of DDIM steps on a batch), both without arguments, and the network.
+Losses and samplers are those of each library, as its documentation shows them; layout and optimiser are left to the caller.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,6 @@ from torch.nn import functional as F
 
 from diffusionkit.core import DDIM, Diffusion, Gaussian, Linear
 from diffusionkit.image.backbones.unet import UNet
-
-os.environ.setdefault("TQDM_DISABLE", "1")  # denoising-diffusion-pytorch shows a bar for every call
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,9 @@ def diffusers(case: Case) -> Contestant:
 def denoising_diffusion_pytorch(case: Case) -> Contestant:
     """Unet, which has no choice of blocks or attention, in the width whose number of parameters is nearest to ours."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    from denoising_diffusion_pytorch import denoising_diffusion_pytorch as module
+
+    module.tqdm = lambda steps, **_: steps  # its bar is not what is measured
 
     def build(width: int) -> Any:
         return Unet(dim=width, dim_mults=case.multipliers, channels=case.shape[0])
@@ -112,17 +112,14 @@ def denoising_diffusion_pytorch(case: Case) -> Contestant:
         goal = parameters(unet(case))
         width = min(range(8, 4 * case.channels, 4), key=lambda width: abs(parameters(build(width)) - goal))
     network = build(width)
-    wrap = {
-        steps: GaussianDiffusion(
-            network, image_size=case.shape[1], objective="pred_noise", beta_schedule="linear", sampling_timesteps=steps
-        )
-        for steps in (1, 2, 4)
-    }
+    size = case.shape[1:]
+    diffusion = GaussianDiffusion(network, image_size=size, objective="pred_noise", beta_schedule="linear")
 
     def sample(steps: int) -> Tensor:
-        return wrap[steps].ddim_sample((case.batch, *case.shape))
+        diffusion.sampling_timesteps = steps
+        return diffusion.ddim_sample((case.batch, *case.shape))
 
-    return Contestant(network, lambda x: wrap[1]((x + 1) / 2), sample)
+    return Contestant(network, lambda x: diffusion((x + 1) / 2), sample)
 
 
 PEERS: dict[str, Callable[[Case], Contestant]] = {

@@ -321,7 +321,7 @@ class Recipe:
     # ---- messages ----
 
     def _where(self, key: str) -> str:
-        foreign = "." not in key and key not in (*DEFAULTS, "data", "backbone") or key == "seed"  # '--trainig.steps 3'
+        foreign = ("." not in key and key not in (*DEFAULTS, "data", "backbone")) or key == "seed"  # '--trainig.steps 3'
         typed = any(key == k or key.startswith(f"{k}.") or (foreign and k.startswith(f"{key}.")) for k in self.overridden)
         return "command line" if typed else self.source
 

@@ -1,7 +1,7 @@
 """Diffusion and nothing else: schedules, processes, objectives, samplers, guidance, likelihood. Needs torch alone."""
 
 from diffusionkit.core.diffusion import Diffusion
-from diffusionkit.core.guidance import ClassifierFree, GradientGuidance, Guided, Threshold, class_log_prob
+from diffusionkit.core.guidance import ClassifierFree, GradientGuidance, Guided, Threshold, class_log_prob, guided
 from diffusionkit.core.likelihood import Bound, bound, log_likelihood
 from diffusionkit.core.objectives import (
     P2,
@@ -100,6 +100,7 @@ __all__ = [
     "center",
     "class_log_prob",
     "encode",
+    "guided",
     "log_likelihood",
     "slerp",
 ]

@@ -152,3 +152,18 @@ class Threshold(Guided):
         bound = torch.quantile(x0.abs().flatten(1), self.quantile, dim=1).clamp(min=self.limit)
         bound = bound.reshape(-1, *[1] * (x0.ndim - 1))
         return torch.minimum(torch.maximum(x0, -bound), bound) / bound * self.limit
+
+
+def guided(diffusion: nn.Module, scale: float = 1.0, clip: float | str | None = None) -> nn.Module:
+    """A diffusion with classifier-free guidance and a threshold, in the right order.
+
+    Args:
+        diffusion: the model.
+        scale: of the guidance; 1 leaves it out.
+        clip: limit of the threshold; "dynamic" for the quantile of Saharia et al. 2022; None for no threshold.
+    """
+    if scale != 1:
+        diffusion = ClassifierFree(diffusion, scale)
+    if clip is None:
+        return diffusion
+    return Threshold(diffusion, quantile=0.995) if clip == "dynamic" else Threshold(diffusion, float(clip))

@@ -133,9 +133,9 @@ class _Downloadable(ImageData):
             for train in (True, False):
                 getattr(datasets, self.torchvision)(str(target), train=train, download=True)
         except Exception as error:  # torchvision, urllib and the file system each raise their own
-            looked = ", ".join(map(str, readers.candidates(self.root)))
+            looked, why = ", ".join(map(str, readers.candidates(self.root))), " ".join(str(error).split())
             raise UserError(
-                f"{self.title} was not found in {looked} and could not be downloaded ({' '.join(str(error).split())}); put {self.supply} "
+                f"{self.title} was not found in {looked} and could not be downloaded ({why}); put {self.supply} "
                 "into one of these folders, or set data.root or DIFFUSIONKIT_DATA to where it lies"
             ) from error
         finally:

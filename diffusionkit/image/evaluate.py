@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffusionkit.core import ClassifierFree, NoisyClassifier, Threshold, bound
+from diffusionkit.core import NoisyClassifier, bound, guided
 from diffusionkit.errors import UserError
 from diffusionkit.image import features, metrics
 from diffusionkit.image.data import PictureSet
@@ -241,7 +241,7 @@ def _terms(bounds: list[Any]) -> dict[str, Any]:
 def _draw(work: Work, stage: Stage) -> tuple[Tensor, Tensor | None]:
     """n pictures (uint8) drawn as the recipe's section `sampling` says, and the classes asked for, as often as in training."""
     run, common, sampler = work.run, work.run.recipe.sampling(), work.run.sampler()
-    model = _guided(run.diffusion, common.guidance, common.clip)
+    model = guided(run.diffusion, common.guidance, common.clip)
     labels = work.train.pictures.labels
     if labels is not None:
         place = (torch.arange(work.n, dtype=torch.float64) + 0.5) * len(labels) / work.n
@@ -257,14 +257,6 @@ def _draw(work: Work, stage: Stage) -> tuple[Tensor, Tensor | None]:
                 raise UserError(f"{run.folder}: its samples are not finite numbers; the training diverged")
             pictures.append(run.codec.decode(x).cpu())
     return torch.cat(pictures), labels
-
-
-def _guided(diffusion: nn.Module, guidance: float, clip: float | str | None) -> nn.Module:
-    if guidance != 1:
-        diffusion = ClassifierFree(diffusion, guidance)
-    if clip is None:
-        return diffusion
-    return Threshold(diffusion, quantile=0.995) if clip == "dynamic" else Threshold(diffusion, float(clip))
 
 
 def _compare(work: Work, samples: Tensor, classes: Tensor | None, network: Any, stage: Stage) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class TorchWriter(Writer):
     def _open(self) -> None:
         super()._open()
         self.raw = self.part.with_suffix(".raw")
-        self.file: IO[bytes] = open(self.raw, "wb")  # noqa: SIM115  (closed in _discard)
+        self.file: IO[bytes] = open(self.raw, "wb")
 
     def _add(self, pictures: Tensor) -> None:
         self.file.write(pictures.contiguous().numpy().data)

@@ -201,7 +201,7 @@ def _stored(network: SmallClassifier, path: Path, about: dict[str, str]) -> floa
             written = file.metadata() or {}
             if {k: v for k, v in written.items() if k != "accuracy"} != about:
                 return None
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
             return float(written["accuracy"])
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError):
         return None
@@ -210,7 +210,10 @@ def _stored(network: SmallClassifier, path: Path, about: dict[str, str]) -> floa
 def _store(network: SmallClassifier, path: Path, about: dict[str, str]) -> None:
     from safetensors.torch import save
 
-    state = {name: value.detach().cpu().contiguous(memory_format=torch.contiguous_format) for name, value in network.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
     replace(path, lambda place: place.write_bytes(save(state, metadata=about)))
 
 
@@ -254,7 +257,7 @@ def inception(choice: str, device: torch.device) -> nn.Module | str:
             return "torch-fidelity is not installed"
         raise UserError(f"--inception: {reason}")
     if not path.is_file() and choice == "auto":
-        return "no weights found; try --inception download"
+        return "no weights; see --inception"
     if not path.is_file() and choice != "download":
         raise UserError(f"--inception: there is no file {path}; give {INCEPTION}, 'auto', 'download' or 'off'")
     try:

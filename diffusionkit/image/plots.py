@@ -28,7 +28,7 @@ def table(measures: dict[str, Any]) -> list[dict[str, str]]:
     rows = [
         ("loss", _number(loss["held_out"]), f"{_number(loss['train'])} training", "of held-out pictures"),
         ("bits/dim", total, f"{_number(train['total'])} training",
-         f"bound; {_number(bits['independent_pixels'])} for single pixels"),
+         f"single pixels: {_number(bits['independent_pixels'])}"),
         *((f"  {name}", _number(held[name]), f"{_number(train[name])} training", about) for name, about in _BOUND.items()),
         _distance("Fréchet, classifier", measures["frechet_classifier"]),
         _distance("FID, Inception", measures["fid_inception"]),
@@ -83,7 +83,7 @@ def evaluation(path: Path, measures: dict[str, Any], samples: Tensor, near: Near
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 10), layout="constrained")
+    figure = Figure(figsize=(11, 9.8), layout="constrained")
     FigureCanvasAgg(figure)
     (levels, terms), (drawn, beside) = figure.subplots(2, 2, height_ratios=(2, 3))
     _levels(levels, measures["loss"])
@@ -132,11 +132,15 @@ def _samples(axis: Any, samples: Tensor, rows: int = 10) -> None:
     axis.set_title(f"Samples, {count} of {len(samples):,}", loc="left")
 
 
-def _neighbours(axis: Any, samples: Tensor, near: Near, found: dict[str, Any], columns: int = 10, rows: int = 5) -> None:
+def _neighbours(
+    axis: Any, samples: Tensor, near: Near, found: dict[str, Any], columns: int = 10, rows: int = 5
+) -> None:
     """Samples, each above its neighbour, by distance: the pair most like a copy comes first."""
     order = near.distances.argsort()
     picked = order[torch.linspace(0, len(order) - 1, min(len(order), columns * rows)).round().long()]
-    _show(axis, torch.cat([samples[picked], near.pictures[picked]], 2), min(columns, len(picked)), gap=4)
+    above, below = samples[picked], near.pictures[picked]
+    line = torch.full_like(above[:, :, :1], 128)
+    _show(axis, torch.cat([above, line, below], 2), min(columns, len(picked)), gap=6)
     title = f"Each above its nearest training picture, nearest first\nmean distance {_number(found['ratio'])} times held-out"
     axis.set_title(title, loc="left", fontsize=11)
 

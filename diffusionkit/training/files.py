@@ -78,7 +78,7 @@ def load_weights(diffusion: nn.Module, path: Path) -> int:
 
     try:
         with safe_open(path, framework="pt") as file:
-            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
             step = int((file.metadata() or {}).get("step", 0))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged, not a whole safetensors file ({error})") from error

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from diffusionkit.core import DDIM, Sampler, encode, slerp
+from diffusionkit.core import DDIM, Sampler, encode, guided, slerp
 from diffusionkit.core.state import tree_map
 from diffusionkit.errors import UserError
-from diffusionkit.training.sample import guided
 
 if TYPE_CHECKING:
     from diffusionkit.training.run import Run

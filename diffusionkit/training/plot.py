@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from diffusionkit.core import guided
 from diffusionkit.core.state import tree_cat, tree_map
-from diffusionkit.training.sample import guided
 
 if TYPE_CHECKING:
     from diffusionkit.training.run import Run

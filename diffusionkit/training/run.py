@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from diffusionkit.core import Diffusion, Sampler
+from diffusionkit.core import Diffusion, Sampler, guided
 from diffusionkit.core.state import tree_map
 from diffusionkit.domain import Codec, Domain
 from diffusionkit.errors import UserError
@@ -25,7 +25,6 @@ from diffusionkit.training.files import load_weights, replacing, writing
 from diffusionkit.training.loop import is_first, make_folder, say, tell, train
 from diffusionkit.training.module import drawing
 from diffusionkit.training.options import Training
-from diffusionkit.training.sample import guided
 
 RUNS = Path("runs")
 _VARIABLE = "DIFFUSIONKIT_RUN"  # tells the processes that Lightning starts which folder the first one has chosen

@@ -10,24 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from diffusionkit.core import ClassifierFree, GradientGuidance, Sampler, Threshold, class_log_prob
+from diffusionkit.core import GradientGuidance, Sampler, class_log_prob, guided
 from diffusionkit.core.state import tree_map
 from diffusionkit.errors import UserError
 
 if TYPE_CHECKING:
     from diffusionkit.training.run import Run
-
-_QUANTILE = 0.995  # of |x0|, for dynamic thresholding (Saharia et al. 2022, section 2.3)
-
-
-def guided(diffusion: nn.Module, guidance: float = 1.0, clip: float | str | None = None) -> nn.Module:
-    """A diffusion with the guidance and the thresholding of a recipe's section `sampling`."""
-    if guidance != 1:
-        diffusion = ClassifierFree(diffusion, guidance)
-    if clip is None:
-        return diffusion
-    return Threshold(diffusion, quantile=_QUANTILE) if clip == "dynamic" else Threshold(diffusion, float(clip))
-
 
 def sample(
     run: Run,

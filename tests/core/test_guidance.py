@@ -21,6 +21,7 @@ from diffusionkit.core import (
     Threshold,
     Torus,
     class_log_prob,
+    guided,
 )
 from tests.core import exact
 
@@ -103,8 +104,8 @@ def test_a_learned_variance_stays_the_conditional_one():
     model.output = lambda x, t, cond: torch.cat([plain(x, t, cond)[:, :2], cond.nan_to_num(-0.5)[:, None].expand(-1, 2)], 1)
     x, cond = torch.randn(5, 2, dtype=torch.float64), torch.full((5,), 0.8, dtype=torch.float64)
     t = torch.tensor(0.5, dtype=torch.float64)
-    guided, conditional = ClassifierFree(model, 4.0, rescale=0.5)(x, t, cond), model(x, t, cond)
-    assert torch.equal(guided[:, 2:], conditional[:, 2:]) and not torch.equal(guided[:, :2], conditional[:, :2])
+    mixed, conditional = ClassifierFree(model, 4.0, rescale=0.5)(x, t, cond), model(x, t, cond)
+    assert torch.equal(mixed[:, 2:], conditional[:, 2:]) and not torch.equal(mixed[:, :2], conditional[:, :2])
 
 
 def test_interval_guides_inside_only_and_asks_once_outside():
@@ -226,3 +227,11 @@ def test_wrappers_nest_and_refuse_nonsense():
         ClassifierFree(Conditional(), 2.0, interval=(0.5, 0.5))
     with pytest.raises(ValueError, match="quantile"):
         Threshold(Conditional(), quantile=99)
+
+
+def test_guided_wraps_what_is_asked_for():
+    plain = Conditional()
+    assert guided(plain) is plain
+    model = guided(plain, 2.0, 1.0)
+    assert isinstance(model, Threshold) and model.quantile is None and isinstance(model.diffusion, ClassifierFree)
+    assert guided(plain, clip="dynamic").quantile == 0.995

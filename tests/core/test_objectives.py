@@ -92,7 +92,9 @@ def test_published_weightings_of_the_error_in_eps():
     assert log_snr.isfinite().all()
 
 
-@pytest.mark.parametrize("objective", [Simple(), VLB(), MinSNR(), P2(), EDMWeighting(), SigmoidWeighting()], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    "objective", [Simple(), VLB(), MinSNR(), P2(), EDMWeighting(), SigmoidWeighting()], ids=lambda o: type(o).__name__
+)
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), EDM(), RectifiedFlow()], ids=repr)
 @pytest.mark.parametrize("predict", ["eps", "v", "edm"])
 def test_every_loss_is_finite_and_zero_for_a_perfect_network(objective, schedule, predict):

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from diffusionkit.core import DDIM, DDPM, ClassifierFree, Threshold
+from diffusionkit.core import DDIM, DDPM
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.interpolate import interpolate
 from diffusionkit.training.plot import plot
 from diffusionkit.training.run import Run, fit
-from diffusionkit.training.sample import guided, sample
+from diffusionkit.training.sample import sample
 
 TINY = {
     "backbone.channels": "8",
@@ -86,13 +86,6 @@ def test_nothing_is_drawn_before_everything_is_right(run, unconditional, classif
     with pytest.raises(UserError, match="at least one"):
         sample(run, 0, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_guided_wraps_what_is_asked_for(run):
-    assert guided(run.diffusion) is run.diffusion
-    model = guided(run.diffusion, 2.0, 1.0)
-    assert isinstance(model, Threshold) and model.quantile is None and isinstance(model.diffusion, ClassifierFree)
-    assert guided(run.diffusion, clip="dynamic").quantile == 0.995
 
 
 def test_a_classifier_steers_a_model_without_classes(unconditional, classifier, tmp_path):

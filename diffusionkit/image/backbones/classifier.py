@@ -22,7 +22,7 @@ class Classifier(nn.Module):
         attention: sizes (height or width of a level, in pixels) at which self-attention follows each block.
         heads: number of attention heads.
         dropout: share of features left out in training, in each block and before the last layer.
-        channels_last: compute in channels-last layout.
+        channels_last: compute in channels-last layout from 16x16 pixels on.
 
     Raises:
         ValueError: for impossible values, and for data without classes.
@@ -44,8 +44,10 @@ class Classifier(nn.Module):
         super().__init__()
         if not classes:
             raise ValueError("a classifier needs data with classes, and these have none")
-        plan = Plan(tuple(shape), channels, tuple(multipliers), blocks, tuple(attention), heads, dropout=dropout,
-                    channels_last=channels_last)
+        plan = Plan(
+            tuple(shape), channels, tuple(multipliers), blocks, tuple(attention), heads, dropout=dropout,
+            channels_last=channels_last,
+        )  # fmt: skip
         width = plan.width(plan.levels - 1)
         self.classes = classes
         self.encoder = Encoder(plan)

@@ -91,7 +91,8 @@ class Encoder(nn.Module):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.channels_last = plan.channels_last
+        # Smaller pictures lie in the caches in any layout, and PyTorch has less to do before and after in the usual one.
+        self.channels_last = plan.channels_last and plan.shape[1] * plan.shape[2] >= 16**2
         self.first = conv(plan.shape[0], plan.channels)
         self.steps = nn.ModuleList()
         self.widths = [plan.channels]
@@ -171,7 +172,8 @@ class UNet(nn.Module):
         token_dim: width of `cond["tokens"]`, which each attention then also attends to.
         outputs: numbers predicted for each one of a picture: 2 where the variance is learned too.
         checkpoint: compute activations anew in the backward pass: less memory, about a third more time.
-        channels_last: compute in channels-last layout, which is faster on CPUs and on GPUs with tensor cores.
+        channels_last: compute in channels-last layout from 16x16 pixels on, which is faster on GPUs with tensor cores and,
+            the larger the batch, on CPUs.
 
     Raises:
         ValueError: for impossible values.
