@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers import PEERS, Case, Contestant, ours, parameters
 from benchmarks.timing import Clocked, Work, machine, ratio, rounds
-from diffusionkit.core import DDIM, DDPM, ClassifierFree, Diffusion, DPMSolver, Gaussian, Heun, Linear, UniPC
+from diffusionkit.core import DDIM, DDPM, ClassifierFree, Diffusion, DPMSolver, Heun, UniPC
 from diffusionkit.image.backbones.unet import UNet
 from diffusionkit.recipe import Recipe
 
@@ -99,8 +100,6 @@ def _cast(bf16: bool) -> Any:
 
 
 def _training(contestant: Contestant, x: Tensor, bf16: bool) -> Work:
-    if next(p for p in contestant.network.parameters() if p.ndim == 4).is_contiguous():
-        pass
     network, optimiser = contestant.network, torch.optim.AdamW(contestant.network.parameters(), fused=True)
 
     def work() -> None:
@@ -209,8 +208,8 @@ def guidance(quick: bool) -> Iterator[Row]:
         guided, sampler, n = ClassifierFree(diffusion, 2.0), DDIM(5), 64 if case is DIGITS else 16
         one, two = ({"class": torch.arange(k) % 10} for k in (n, 2 * n))
         works: dict[str, Work] = {
-            "guided": lambda g=guided, n=n, c=one, s=case.shape: sampler(g, (n, *s), c),
-            "double": lambda d=diffusion, n=n, c=two, s=case.shape: sampler(d, (2 * n, *s), c),
+            "guided": partial(sampler, guided, (n, *case.shape), one),
+            "double": partial(sampler, diffusion, (2 * n, *case.shape), two),
         }
         seconds = rounds(works, 9 if quick else 21)
         what = f"{case.name}, {n} guided pictures over {2 * n} plain ones"
@@ -233,7 +232,6 @@ class _Beside:
         return len(self.dataset)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Any:
-        entered = time.perf_counter()
         batch = self.dataset.batch(indices, generator)
         fetched = time.perf_counter()
         state = torch.get_rng_state()
@@ -241,7 +239,7 @@ class _Beside:
         torch.set_rng_state(state)
         done = time.perf_counter()
         if self._left:
-            self.real_seconds.append(entered - self._left + fetched - entered)
+            self.real_seconds.append(fetched - self._left)
             self.bare_seconds.append(done - fetched)
         self._left = time.perf_counter()
         return batch
@@ -278,7 +276,8 @@ def loop(quick: bool) -> Iterator[Row]:
     real, plain = beside.real_seconds[5:], beside.bare_seconds[5:]
     share = 100 * (1 - 1 / ratio(real, plain))
     title = f"digits recipe, batch {options.batch_size}, {steps} steps: neither forward, backward nor optimiser"
-    yield row("loop", title, share, "%", 10.0, milliseconds=1e3 * median(real), of_sums=100 * (1 - sum(plain) / sum(real)))
+    together = 100 * (1 - sum(plain) / sum(real))
+    yield row("loop", title, share, "%", 10.0, milliseconds=1e3 * median(real), of_sums=together)
 
 
 # ---- 6. the command line ----
@@ -304,6 +303,8 @@ def show(entry: Row) -> str:
         details.append(f"{entry['milliseconds']:.1f} ms")
     if "parameters" in entry:
         details.append(f"{entry['parameters'] / 1e6:.2f} M parameters, {entry['gflop']:.2f} GFLOP forward")
+    if "of_sums" in entry:
+        details.append(f"median step; {entry['of_sums']:.1f} % of all steps together")
     if "share" in entry:
         details.append(f"{100 * entry['share']:.0f} % of the ceiling")
     gate = "" if entry["met"] is None else f"  gate {entry['gate']:g}: {'met' if entry['met'] else 'MISSED'}"
@@ -316,7 +317,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--quick", action="store_true", help="small cases and few repetitions")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 1 by default")
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument(
+        "--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help=", ".join(PARTS)
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     about = machine()

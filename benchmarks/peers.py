@@ -110,7 +110,7 @@ def denoising_diffusion_pytorch(case: Case) -> Contestant:
 
     with torch.device("meta"):
         goal = parameters(unet(case))
-        width = min(range(8, 4 * case.channels, 4), key=lambda width: abs(parameters(build(width)) - goal))
+        width = min(range(4, 4 * case.channels, 2), key=lambda width: abs(parameters(build(width)) - goal))
     network = build(width)
     size = case.shape[1:]
     diffusion = GaussianDiffusion(network, image_size=size, objective="pred_noise", beta_schedule="linear")

@@ -321,8 +321,12 @@ class Recipe:
     # ---- messages ----
 
     def _where(self, key: str) -> str:
-        foreign = ("." not in key and key not in (*DEFAULTS, "data", "backbone")) or key == "seed"  # '--trainig.steps 3'
-        typed = any(key == k or key.startswith(f"{k}.") or (foreign and k.startswith(f"{key}.")) for k in self.overridden)
+        foreign = (
+            "." not in key and key not in (*DEFAULTS, "data", "backbone")
+        ) or key == "seed"  # '--trainig.steps 3'
+        typed = any(
+            key == k or key.startswith(f"{k}.") or (foreign and k.startswith(f"{key}.")) for k in self.overridden
+        )
         return "command line" if typed else self.source
 
     def _raise(self, problems: Iterable[tuple[str, str]]) -> None:
@@ -479,7 +483,9 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in getattr(node, "value", ()):
             if getattr(key, "value", None) in seen and isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
             if isinstance(key, yaml.ScalarNode):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -500,7 +506,9 @@ def parse(text: str, source: str) -> dict[str, Any]:
     if found is None:
         raise UserError(f"{source}: the file is empty; a recipe starts with a line such as 'domain: image'")
     if not isinstance(found, dict):
-        raise UserError(f"{source}: a recipe is a mapping of sections ({', '.join(SECTIONS)}), not {schema.show(found)}")
+        raise UserError(
+            f"{source}: a recipe is a mapping of sections ({', '.join(SECTIONS)}), not {schema.show(found)}"
+        )
     return found
 
 

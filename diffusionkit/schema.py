@@ -202,9 +202,13 @@ class Reader:
         if types.NoneType in members and (bare is None or (str not in members and str(bare).lower() == "none")):
             return Value(None, lambda **provided: None)
         parts = [m for m in members if m in self.registry]
-        others = sorted((m for m in members if m not in self.registry and m is not types.NoneType), key=lambda m: m is str)
+        others = sorted(
+            (m for m in members if m not in self.registry and m is not types.NoneType), key=lambda m: m is str
+        )
         names = {name for part in parts for name in self.registry[part]}
-        if parts and (isinstance(bare, Mapping) or not others or (isinstance(bare, str) and (bare in names or "." in bare))):
+        if parts and (
+            isinstance(bare, Mapping) or not others or (isinstance(bare, str) and (bare in names or "." in bare))
+        ):
             return self._part(bare, parts[0], key)
         for member in others:
             noted = len(self.problems)
@@ -253,7 +257,9 @@ class Reader:
         if "." not in name:
             raise Misfit(unknown("name", name, classes))
         if not self.trusted:
-            raise Misfit(f"{name!r} is code of your own, which loading a run never executes; give the recipe by --recipe")
+            raise Misfit(
+                f"{name!r} is code of your own, which loading a run never executes; give the recipe by --recipe"
+            )
         if os.getcwd() not in sys.path:  # a console script does not look for modules where it is started
             sys.path.append(os.getcwd())
         return _imported(str(name))
@@ -323,7 +329,9 @@ def _number(value: Any) -> int | float | None:
     return None if math.isnan(number) else number
 
 
-def written(given: Mapping[str, Value], schema: Mapping[str, Parameter], registry: Mapping[type, Any]) -> dict[str, Any]:
+def written(
+    given: Mapping[str, Value], schema: Mapping[str, Parameter], registry: Mapping[type, Any]
+) -> dict[str, Any]:
     """All arguments in plain words: those given, and the defaults of the others where YAML can say them."""
     out = {}
     for name, parameter in schema.items():
@@ -391,7 +399,14 @@ def _plain(name: Any) -> str:
     return str(name).lower().replace("-", "_")
 
 
-_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path", types.NoneType: "null"}
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    types.NoneType: "null",
+}
 _PLURAL = {int: "integers", float: "numbers", str: "texts", bool: "true or false", Path: "paths"}
 
 
@@ -427,5 +442,3 @@ def show(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return _Brief().repr(str(value) if isinstance(value, Typed) else value)
-
-

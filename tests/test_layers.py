@@ -39,7 +39,9 @@ def imports(path: Path) -> set[str]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         # The options of the loop are part of the recipe's schema; they import nothing.
         names = [name for name in names if name != "diffusionkit.training.options"]
-        found |= {parts[1] for parts in (name.split(".") for name in names) if parts[0] == "diffusionkit" and len(parts) > 1}
+        found |= {
+            parts[1] for parts in (name.split(".") for name in names) if parts[0] == "diffusionkit" and len(parts) > 1
+        }
     return found - {"__version__"}
 
 

@@ -42,7 +42,9 @@ def learned(diffusion, data, steps=60, lr=1e-2, batch_size=64):
 
 
 def layers(inputs, outputs, width=64):
-    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs))
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)
+    )
 
 
 class Row(nn.Module):
@@ -104,7 +106,9 @@ def test_a_forecast_step_is_conditioned_on_a_hidden_state():
     model = Diffusion(Step(), Gaussian(Cosine(), "v"))
     assert learned(model, (data, {"hidden": hidden}), steps=400)
     torch.manual_seed(0)
-    paths = DPMSolver(10)(model, like=(500, 3), cond={"hidden": torch.tensor([[1.0, -1.0, 0.5] + [0.0] * 5]).expand(500, 8)})
+    paths = DPMSolver(10)(
+        model, like=(500, 3), cond={"hidden": torch.tensor([[1.0, -1.0, 0.5] + [0.0] * 5]).expand(500, 8)}
+    )
     assert torch.allclose(paths.mean(0), torch.tensor([1.0, -1.0, 0.5]), atol=0.3)
 
 

@@ -52,7 +52,9 @@ def test_the_commands_work(tmp_path):
         run(words, tmp_path)
     assert trained and len(left_out) <= 4
     assert (tmp_path / "threes.png").is_file() and len(list((tmp_path / "pictures").iterdir())) == 4
-    assert {"evaluation.png", "interpolation.png", "metrics.json"} <= {p.name for p in (tmp_path / "runs/digits").iterdir()}
+    assert {"evaluation.png", "interpolation.png", "metrics.json"} <= {
+        p.name for p in (tmp_path / "runs/digits").iterdir()
+    }
 
 
 def test_the_python_works_and_is_short():

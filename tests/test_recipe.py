@@ -30,14 +30,18 @@ training: {steps: 5, lr: 1e-4}
 
 
 class Dots:
-    def __init__(self, size: int = 8, path: Path | None = None, mode: Literal["a", "b"] = "a", flip: bool = False) -> None:
+    def __init__(
+        self, size: int = 8, path: Path | None = None, mode: Literal["a", "b"] = "a", flip: bool = False
+    ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
         self.size, self.path, self.mode, self.flip = size, path, mode, flip
 
 
 class Net(nn.Module):
-    def __init__(self, shape: tuple[int, int], classes: int | None = None, widths: tuple[int, ...] = (1,), drop: float = 0.0):
+    def __init__(
+        self, shape: tuple[int, int], classes: int | None = None, widths: tuple[int, ...] = (1,), drop: float = 0.0
+    ):
         super().__init__()
         if not 0 <= drop < 1:
             raise ValueError(f"drop must lie in [0, 1), not {drop:g}")
@@ -147,9 +151,21 @@ def test_the_check_takes_no_memory_for_weights(write: Any) -> None:
         ("steps: 5", "steps: 0", ["training.steps: must be at least 1, not 0"]),
         ("steps: 5", "betas: [0.9]", ["training.betas: must be a list of 2 numbers, not [0.9]"]),
         ("steps: 5", "precision: 64", ["training.precision: must be '32' or 'bf16' or 'fp16', not 64"]),
-        ("training:", "sampling: {sampler: dim}\ntraining:", ["sampling.sampler: unknown name 'dim'; did you mean 'ddim'?"]),
-        ("training:", "sampling: {sampler: ddim, etta: 1}\ntraining:", ["sampling.etta: unknown key; did you mean 'eta'?"]),
-        ("training:", "sampling: {guidence: 1}\ntraining:", ["sampling.guidence: unknown key; did you mean 'guidance'?"]),
+        (
+            "training:",
+            "sampling: {sampler: dim}\ntraining:",
+            ["sampling.sampler: unknown name 'dim'; did you mean 'ddim'?"],
+        ),
+        (
+            "training:",
+            "sampling: {sampler: ddim, etta: 1}\ntraining:",
+            ["sampling.etta: unknown key; did you mean 'eta'?"],
+        ),
+        (
+            "training:",
+            "sampling: {guidence: 1}\ntraining:",
+            ["sampling.guidence: unknown key; did you mean 'guidance'?"],
+        ),
         ("training:", "sampling: {eta: 2}\ntraining:", ["sampling.eta: must lie between 0"]),
         ("training:", "sampling: {clip: hard}\ntraining:", ["sampling.clip: must be a number or 'dynamic' or null"]),
         ("training:", "sampling: {clip: -1}\ntraining:", ["sampling.clip: must be above 0"]),
@@ -158,7 +174,11 @@ def test_the_check_takes_no_memory_for_weights(write: Any) -> None:
         ("domain: fake", "seed: 1", ["domain: is missing"]),
         ("domain: fake", "domain: [1]", ["domain: must be the name of a domain, not [1]"]),
         ("domain: fake", "domain: imago", ["domain: there is no 'imago'", "image"]),
-        ("{name: gaussian, schedule: {name: cosine, s: 0.01}, predict: v}", "categorical", ["process.sizes: is missing"]),
+        (
+            "{name: gaussian, schedule: {name: cosine, s: 0.01}, predict: v}",
+            "categorical",
+            ["process.sizes: is missing"],
+        ),
     ],
 )
 def test_a_mistake_names_file_key_and_what_would_be_right(write: Any, old: str, new: str, expected: list[str]) -> None:
@@ -177,7 +197,9 @@ def test_a_sampler_that_does_not_fit_the_process_is_refused(write: Any) -> None:
 
 
 def test_all_mistakes_come_in_one_message(write: Any) -> None:
-    text = GOOD.replace("size: 4", "sise: 4, flip: 3").replace("steps: 5", "steps: 0").replace("predict: v", "predict: u")
+    text = (
+        GOOD.replace("size: 4", "sise: 4, flip: 3").replace("steps: 5", "steps: 0").replace("predict: v", "predict: u")
+    )
     lines = complaint(write(text)).splitlines()
     assert len(lines) == 4
     assert [line.split(": ")[1] for line in lines] == ["data.sise", "data.flip", "process.predict", "training.steps"]
@@ -238,7 +260,13 @@ def test_yaml_numbers_are_read_by_the_declared_type(write: Any) -> None:
         ("data.path", "007", "data", "path", "007"),
         ("data.path", "null", "data", "path", None),
         ("data.mode", "b", "data", "mode", "b"),
-        ("process.schedule", "linear", "process", "schedule", {"name": "linear", "steps": 1000, "beta_min": 1e-4, "beta_max": 0.02}),
+        (
+            "process.schedule",
+            "linear",
+            "process",
+            "schedule",
+            {"name": "linear", "steps": 1000, "beta_min": 1e-4, "beta_max": 0.02},
+        ),
         ("objective.drop", "0.2", "objective", "drop", 0.2),
         ("sampling.clip", "dynamic", "sampling", "clip", "dynamic"),
         ("sampling.clip", "none", "sampling", "clip", None),
@@ -279,7 +307,9 @@ def test_mistakes_on_the_command_line_say_so(write: Any, key: str, text: str, ex
 def test_trainer_keys_are_those_of_lightning(write: Any) -> None:
     recipe = Recipe.load(write(), {"trainer.devices": "2", "trainer.strategy": "ddp"})
     assert recipe.build("trainer") == {"devices": 2, "strategy": "ddp"}
-    assert "command line: trainer.device: unknown key; did you mean 'devices'?" in complaint(write(), {"trainer.device": "2"})
+    assert "command line: trainer.device: unknown key; did you mean 'devices'?" in complaint(
+        write(), {"trainer.device": "2"}
+    )
 
 
 def test_saving_and_loading_gives_the_same_recipe(write: Any, tmp_path: Path) -> None:
@@ -326,7 +356,9 @@ def test_own_classes_are_reached_from_a_recipe_but_never_from_a_run(
     assert (own.shape, own.depth) == ((4, 4), 3)
     assert "has no 'Owm'; did you mean 'Own'?" in complaint(write(text.replace("Own", "Owm")))
     assert "backbone.dept: unknown key; did you mean 'depth'?" in complaint(write(text.replace("depth", "dept")))
-    assert "cannot import 'no_such_module.Net'" in complaint(write(text.replace("own_code_for_test.Own", "no_such_module.Net")))
+    assert "cannot import 'no_such_module.Net'" in complaint(
+        write(text.replace("own_code_for_test.Own", "no_such_module.Net"))
+    )
 
 
 def test_recipe_from_python() -> None:
@@ -340,8 +372,12 @@ def test_products_of_processes() -> None:
     process = {"name": "product", "parts": {"numbers": "gaussian", "codes": {"name": "categorical", "sizes": [2, 3]}}}
     sections = {"domain": "fake", "data": "dots", "backbone": "net", "process": process}
     made = Recipe.of(sections).build("process")
-    assert isinstance(made, Product) and isinstance(dict(zip(made.names, made.parts, strict=True))["codes"], Categorical)
-    with pytest.raises(UserError, match="process.parts.codes.sizes: is missing; it must be an integer or a list of integers"):
+    assert isinstance(made, Product) and isinstance(
+        dict(zip(made.names, made.parts, strict=True))["codes"], Categorical
+    )
+    with pytest.raises(
+        UserError, match="process.parts.codes.sizes: is missing; it must be an integer or a list of integers"
+    ):
         Recipe.of({**sections, "process": {"name": "product", "parts": {"codes": "categorical"}}})
     with pytest.raises(UserError, match="process.parts.codes: unknown name 'categoric'"):
         Recipe.of({**sections, "process": {"name": "product", "parts": {"codes": "categoric"}}})

@@ -129,7 +129,9 @@ def load(folder: str, device: str | None, recipe: str | None = None) -> Run:
         raise UserError(f"--device: cannot use {device!r}: {str(error).splitlines()[0]}") from error
     run = Run.load(folder, device=device, **own)
     if not run.generates:
-        raise UserError(f"{folder}: is a classifier of noised data and draws nothing; give it to `sample` as --classifier")
+        raise UserError(
+            f"{folder}: is a classifier of noised data and draws nothing; give it to `sample` as --classifier"
+        )
     return run
 
 

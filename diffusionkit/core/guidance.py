@@ -19,7 +19,9 @@ class Guided(nn.Module):
     def __init__(self, diffusion: nn.Module) -> None:
         super().__init__()
         if isinstance(diffusion, Threshold) and not isinstance(self, Threshold):
-            raise ValueError(f"Threshold acts on estimates: wrap it around {type(self).__name__}, not the other way round")
+            raise ValueError(
+                f"Threshold acts on estimates: wrap it around {type(self).__name__}, not the other way round"
+            )
         self.diffusion = diffusion
 
     @property

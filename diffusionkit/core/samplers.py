@@ -244,9 +244,9 @@ class Heun(_Linear):
         return x, process.combine([estimate, ahead], [t, s], s, _heun)
 
 
-def _heun(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+def _heun(lambdas: list[float], goal: float) -> list[float]:
     """The mean of both noises, as a DDIM step sees it."""
-    half = (goal - lambdas[0]).exp() / 2
+    half = math.exp(goal - lambdas[0]) / 2
     return [1 - half, half]
 
 
@@ -278,30 +278,30 @@ class DPMSolver(_Linear):
         return past[0].x, process.combine([p.estimate for p in usable], [p.t for p in usable], s, rule)
 
 
-def _first(lambdas: list[Tensor], goal: Tensor) -> list[float]:
+def _first(lambdas: list[float], goal: float) -> list[float]:
     return [1.0]
 
 
-def _dpm_2(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+def _dpm_2(lambdas: list[float], goal: float) -> list[float]:
     r = (lambdas[0] - lambdas[1]) / (goal - lambdas[0])
     return [1 + 1 / (2 * r), -1 / (2 * r)]
 
 
-def _dpm_3(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+def _dpm_3(lambdas: list[float], goal: float) -> list[float]:
     """x_s = .. + alpha_s (phi_1 D0 + phi_2 D1 + phi_3 D2), phi_1 = 1 - e^-h, with D2 half of the second divided difference."""
     h = goal - lambdas[0]
-    phi_1 = -torch.expm1(-h)
+    phi_1 = -math.expm1(-h)
     return _quadratic(lambdas, (h - phi_1) / phi_1, (h**2 / 2 - h + phi_1) / phi_1)
 
 
-def _dpm_3_sde(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+def _dpm_3_sde(lambdas: list[float], goal: float) -> list[float]:
     """As `_dpm_3` with e^-2h in the place of e^-h: the exact integrals of the stochastic kernel."""
     h = 2 * (goal - lambdas[0])
-    phi_1 = -torch.expm1(-h)
+    phi_1 = -math.expm1(-h)
     return _quadratic(lambdas, (h - phi_1) / phi_1 / 2, (h**2 / 2 - h + phi_1) / phi_1 / 4)
 
 
-def _quadratic(lambdas: list[Tensor], first: Tensor, second: Tensor) -> list[Tensor]:
+def _quadratic(lambdas: list[float], first: float, second: float) -> list[float]:
     """Weights of the parabola through three estimates: its value, plus `first` times its slope and `second` times its curvature.
 
     `first` and `second` are in units of lambda: means of (lambda - lambda_0) and of its square over two, under the kernel.
@@ -339,34 +339,40 @@ class UniPC(_Linear):
         return x, process.combine([p.estimate for p in usable], [p.t for p in usable], s, _unipc_predictor)
 
 
-def _unipc_predictor(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+def _unipc_predictor(lambdas: list[float], goal: float) -> list[float]:
     """Weights of the estimates at lambdas (newest first) for a step from lambdas[0] to goal."""
     h = goal - lambdas[0]
-    r = torch.stack([(other - lambdas[0]) / h for other in lambdas[1:]]) if len(lambdas) > 1 else h.new_zeros(0)
-    rho = torch.full_like(r, 0.5) if len(r) == 1 else _unipc_rho(r, h)
-    return [1 - (rho / r).sum(), *(rho / r)]
+    weights = _unipc_weights([(other - lambdas[0]) / h for other in lambdas[1:]], h)
+    return [1 - sum(weights), *weights]
 
 
-def _unipc_corrector(lambdas: list[Tensor], goal: Tensor) -> list[Tensor]:
+def _unipc_corrector(lambdas: list[float], goal: float) -> list[float]:
     """The same when the estimate at the goal itself, lambdas[0], is known; the step started from lambdas[1]."""
     h = goal - lambdas[1]
-    r = torch.stack([*((other - lambdas[1]) / h for other in lambdas[2:]), torch.ones_like(h)])
-    rho = torch.full_like(r, 0.5) if len(r) == 1 else _unipc_rho(r, h)
-    weights = rho / r
-    return [weights[-1], 1 - weights.sum(), *weights[:-1]]
+    *weights, newest = _unipc_weights([*((other - lambdas[1]) / h for other in lambdas[2:]), 1.0], h)
+    return [newest, 1 - sum(weights) - newest, *weights]
 
 
-def _unipc_rho(r: Tensor, h: Tensor) -> Tensor:
-    """Solves the order conditions: sum_k rho_k r_k^(i-1) = i! phi_{i+1}(-h) / phi_1(-h) (Zhao et al. 2023, theorem 3.1)."""
-    phi = torch.expm1(-h) / -h
+def _unipc_weights(r: list[float], h: float) -> list[float]:
+    """rho_k / r_k from the order conditions: sum_k rho_k r_k^(i-1) = i! phi_{i+1}(-h) / phi_1(-h) (Zhao et al. 2023, theorem 3.1).
+
+    Numbers rather than tensors: a solver of linear equations takes longer here than everything else in a step.
+    """
+    if len(r) < 2:
+        return [0.5 / only for only in r]  # as its authors do: the condition holds up to higher order
+    phi = first = math.expm1(-h) / -h
     right = []
     for i in range(1, len(r) + 1):
         phi = (phi - 1 / math.factorial(i)) / -h  # phi_{i+1}
-        right.append(math.factorial(i) * phi * -h / torch.expm1(-h))
-    if not right:
-        return r
-    powers = torch.stack([r**i for i in range(len(r))])
-    return torch.linalg.solve(powers, torch.stack(right))
+        right.append(phi * math.factorial(i) / first)
+    weights = []
+    for k, this in enumerate(r):
+        basis = [1.0]  # coefficients, the lowest first, of the polynomial that is 0 at all other r
+        for other in (*r[:k], *r[k + 1 :]):
+            basis = [a - other * b for a, b in zip([0.0, *basis], [*basis, 0.0], strict=True)]
+        rho = sum(c * moment for c, moment in zip(basis, right, strict=True))
+        weights.append(rho / sum(c * this**i for i, c in enumerate(basis)) / this)
+    return weights
 
 
 def encode(
@@ -398,9 +404,10 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor | float) -> Tensor:
 
 def _usable(process: Process, past: list[Past], s: Tensor) -> list[Past]:
     """The estimates that a rule for the step to s may use: the newest alone where log-SNR becomes or was infinite."""
-    if s == 0:
+    finite = _finite(process)
+    if s == 0 or not finite(past[0].t):
         return past[:1]
-    return [p for i, p in enumerate(past) if i == 0 or all(map(_finite(process), (past[0].t, p.t)))]
+    return [p for i, p in enumerate(past) if i == 0 or finite(p.t)]
 
 
 def _finite(process: Process) -> Callable[[Tensor], bool]:

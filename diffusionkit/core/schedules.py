@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +83,7 @@ class _Table(Schedule):
     def __init__(self, betas: Tensor) -> None:
         self._log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._recent: dict[tuple[str, float, torch.dtype], Any] = {}
 
     def _table(self, like: Tensor) -> Tensor:
         key = (like.device, like.dtype)
@@ -94,6 +97,24 @@ class _Table(Schedule):
         return self._log_alpha_bar[1:].exp()
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._recall(self._read, t)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self._recall(super().log_snr, t)
+
+    def _recall(self, function: Callable[[Tensor], Any], t: Tensor) -> Any:
+        """function(t); of a single time the last results are kept: at each step samplers ask often for the same few."""
+        if t.ndim or t.requires_grad or t.device.type != "cpu":
+            return function(t)
+        key = (function.__name__, t.item(), t.dtype)
+        if key not in self._recent:
+            if len(self._recent) >= 64:
+                self._recent.clear()
+            with torch.inference_mode(False):  # so that whoever asks next may differentiate through them
+                self._recent[key] = function(t)
+        return self._recent[key]
+
+    def _read(self, t: Tensor) -> tuple[Tensor, Tensor]:
         table = self._table(t)
         last = len(table) - 1
         position = t * last

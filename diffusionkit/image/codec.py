@@ -39,7 +39,9 @@ class PixelCodec(Codec):
 
     def columns(self, n: int) -> int | None:
         """How many of n pictures to show in a row: one of each class, where the classes take turns in few enough columns."""
-        return len(self.classes) if self.classes and 2 * len(self.classes) <= n <= 20 * len(self.classes) <= 400 else None
+        return (
+            len(self.classes) if self.classes and 2 * len(self.classes) <= n <= 20 * len(self.classes) <= 400 else None
+        )
 
     def arguments(self) -> dict[str, Any]:
         return {"shape": self.shape, "classes": len(self.classes) if self.classes else None}

@@ -59,9 +59,12 @@ def evaluate(
     """
     work = _prepare(run, N if n is None else n, seed, levels, draws, chain)
     network = features.inception(inception, work.device)  # a wrong path is refused before the long work
+    console = console or Console(highlight=False)
     with torch.random.fork_rng(devices=_cuda(work.device)), _bar(console) as stage, work.clock("all"):
         with stage("classifier, trained for its features", None) as tick:
             work.judge = features.judge(work.train, work.test, run.folder, work.device, tick.set)
+        share = f"{100 * work.judge.accuracy:.1f} %"
+        console.print(f"The classifier that lends its features is right on {share} of held-out pictures.")
         measures: dict[str, Any] = {"loss": _losses(work, stage)}
         measures["bits_per_dimension"] = _bits(work, stage)
         samples, classes = _draw(work, stage)
@@ -392,9 +395,8 @@ Stage = Callable[[str, "int | None"], Any]
 
 
 @contextmanager
-def _bar(console: Console | None) -> Iterator[Stage]:
+def _bar(console: Console) -> Iterator[Stage]:
     """A bar on a terminal, which goes away at the end; nothing elsewhere."""
-    console = console or Console()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
 

@@ -248,7 +248,7 @@ def inception(choice: str, device: torch.device) -> nn.Module | str:
         UserError: if a path was given, or a download asked for, and it cannot be had.
     """
     if choice == "off":
-        return "switched off by --inception off"
+        return "left out by --inception off"
     cached = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
     path = cached if choice in ("auto", "download") else Path(choice).expanduser()
     if importlib.util.find_spec("torch_fidelity") is None:

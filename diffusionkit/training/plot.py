@@ -86,6 +86,9 @@ def _denoising(run: Run, n: int, frames: int, folder: Path) -> list[Path]:
 def _draw(run: Run, frames: list[Any], path: Path) -> None:
     """States of one time each, drawn so that a row is a sample."""
     count, together = len(frames), tree_cat([tree_map(lambda leaf: leaf.cpu(), frame) for frame in frames])
-    n = run.codec.like(1) and len(together if not isinstance(together, dict) else next(iter(together.values()))) // count
+    n = (
+        run.codec.like(1)
+        and len(together if not isinstance(together, dict) else next(iter(together.values()))) // count
+    )
     order = torch.arange(count * n).reshape(count, n).T.flatten()
     run.domain.picture(run.codec, tree_map(lambda leaf: leaf[order], together), path, columns=count)

@@ -141,7 +141,10 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
         say(console, f"Next: diffusionkit sample {quoted}")
         say(console, f"      diffusionkit evaluate {quoted}")
     else:
-        say(console, f"Next: diffusionkit sample RUN --classifier {quoted} --guidance 2, with RUN a model of the same data")
+        say(
+            console,
+            f"Next: diffusionkit sample RUN --classifier {quoted} --guidance 2, with RUN a model of the same data",
+        )
     return run
 
 

@@ -17,6 +17,7 @@ from diffusionkit.errors import UserError
 if TYPE_CHECKING:
     from diffusionkit.training.run import Run
 
+
 def sample(
     run: Run,
     n: int,

@@ -135,7 +135,10 @@ def test_a_recipe_with_own_classes_can_be_named(fake: Any) -> None:
         ("sample", "requires an argument"),
         ("evaluate RUN --fold 3", "unknown option --fold; did you mean '--folds'?"),
         ("train RUN/recipe.yaml --trainig.steps 3", "unknown option --trainig.steps; did you mean '--training'?"),
-        ("train RUN/recipe.yaml --training.stepz 3", "command line: training.stepz: unknown key; did you mean 'steps'?"),
+        (
+            "train RUN/recipe.yaml --training.stepz 3",
+            "command line: training.stepz: unknown key; did you mean 'steps'?",
+        ),
         ("train RUN/recipe.yaml --resum", "unknown option --resum; did you mean '--resume'?"),
         ("train RUN/recipy.yaml", "there is no file"),
         ("train image/digts", "there is no recipe 'image/digts'; did you mean 'image/digits'?"),
@@ -181,7 +184,15 @@ def test_info_tells_of_a_run(fake: Any, capsys: pytest.CaptureFixture[str]) -> N
     (fake.folder / "metrics.csv").write_text("step,loss,test_loss\n100,0.5,\n200,0.25,0.75\n")
     call(f"info {fake.folder}")
     printed = capsys.readouterr().out
-    for words in ("1,015", "200", "0.25", "0.75", "ddim (steps 7, guidance 2.0)", "metrics.csv", f"diffusionkit sample {fake.folder}"):
+    for words in (
+        "1,015",
+        "200",
+        "0.25",
+        "0.75",
+        "ddim (steps 7, guidance 2.0)",
+        "metrics.csv",
+        f"diffusionkit sample {fake.folder}",
+    ):
         assert words in printed
     (fake.folder / "weights.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
     assert "no readable weights file" in fails(f"info {fake.folder}", capsys)
@@ -273,14 +284,18 @@ def test_light_commands_import_nothing_heavy(command: str) -> None:
 
 
 def test_the_package_runs_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "diffusionkit", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "diffusionkit", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == diffusionkit.__version__
 
 
 def test_a_reader_that_goes_away_is_no_fault() -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, "-m", "diffusionkit", "recipes"], stdout=write, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "diffusionkit", "recipes"], stdout=write, stderr=subprocess.PIPE, text=True
+    )
     os.close(write)
     assert "Traceback" not in done.stderr
 

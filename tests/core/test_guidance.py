@@ -48,7 +48,9 @@ def test_gaussian_pair_gives_the_product_law(scale, predict):
     """p0 (p1 / p0)^w of N(0, 1) and N(m, 1) is N(w m, 1), and so it is at every noise level here."""
     torch.manual_seed(0)
     model = ClassifierFree(Conditional(predict), scale)
-    x = DPMSolver(40)(model, like=torch.empty(8000, 1, dtype=torch.float64), cond=torch.full((8000,), 0.8, dtype=torch.float64))
+    x = DPMSolver(40)(
+        model, like=torch.empty(8000, 1, dtype=torch.float64), cond=torch.full((8000,), 0.8, dtype=torch.float64)
+    )
     assert float(x.mean()) == pytest.approx(scale * 0.8, abs=0.05)
     assert float(x.std()) == pytest.approx(1, abs=0.03)
 
@@ -70,7 +72,9 @@ def test_categories_mix_log_probabilities():
         def null(self, cond, drop):
             return torch.where(drop, torch.zeros_like(cond), cond)
 
-    model = Table(Categorical(3, "absorbing"), lambda x, t, cond: torch.where(cond[:, None, None] > 0, p1.log(), p0.log()))
+    model = Table(
+        Categorical(3, "absorbing"), lambda x, t, cond: torch.where(cond[:, None, None] > 0, p1.log(), p0.log())
+    )
     wanted = p0 * (p1 / p0) ** 2
     x = DDIM(3, eta=1.0)(ClassifierFree(model, 2.0), like=(8000, 1), cond=torch.ones(8000))
     found = torch.bincount(x[:, 0], minlength=3) / 8000
@@ -101,7 +105,9 @@ def test_products_ragged_rows_and_torus_scores_mix_in_one_pass():
 def test_a_learned_variance_stays_the_conditional_one():
     model = Conditional("eps+variance")
     plain = model.output
-    model.output = lambda x, t, cond: torch.cat([plain(x, t, cond)[:, :2], cond.nan_to_num(-0.5)[:, None].expand(-1, 2)], 1)
+    model.output = lambda x, t, cond: torch.cat(
+        [plain(x, t, cond)[:, :2], cond.nan_to_num(-0.5)[:, None].expand(-1, 2)], 1
+    )
     x, cond = torch.randn(5, 2, dtype=torch.float64), torch.full((5,), 0.8, dtype=torch.float64)
     t = torch.tensor(0.5, dtype=torch.float64)
     mixed, conditional = ClassifierFree(model, 4.0, rescale=0.5)(x, t, cond), model(x, t, cond)
@@ -166,7 +172,10 @@ def test_gradient_guidance_on_a_torus_moves_the_mean():
 
 
 def test_gradient_guidance_of_a_product_leaves_codes_alone_and_refuses_codes_only():
-    parts = {"a": exact.gaussian(Gaussian(Cosine())), "b": exact.joint_table(Categorical([2, 2]), torch.full((2, 2), 0.25))}
+    parts = {
+        "a": exact.gaussian(Gaussian(Cosine())),
+        "b": exact.joint_table(Categorical([2, 2]), torch.full((2, 2), 0.25)),
+    }
     model = exact.product(parts)
     guided = GradientGuidance(model, lambda x, t, cond: x["a"].sum(1))
     x = {"a": torch.randn(3, 2), "b": torch.zeros(3, 2, dtype=torch.long)}

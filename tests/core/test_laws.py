@@ -113,7 +113,9 @@ def test_time_one_is_the_prior(name):
     process, x0 = PROCESSES[name]
     x0 = x0[:1].expand(N, -1)
     end, prior = process.diffuse(x0, torch.ones(N))[0].float(), process.prior((N, 3)).float()
-    left = float(process.schedule(torch.ones(()))[0] * x0.float().abs().max()) if process.linear else 0  # the signal at t = 1
+    left = (
+        float(process.schedule(torch.ones(()))[0] * x0.float().abs().max()) if process.linear else 0
+    )  # the signal at t = 1
     assert torch.allclose(end.mean(0), prior.mean(0), atol=0.06 * float(prior.std() + 1e-3) + left)
     assert torch.allclose(end.std(0), prior.std(0), rtol=0.03, atol=1e-6)
 
@@ -236,7 +238,9 @@ def test_parametrisations_agree_on_x0(predict, schedule):
     x_t, noise = process.diffuse(x0, t)
     estimate = process.estimate(exact.raw(process, x0, x_t, t), x_t, t)
     assert torch.allclose(process._split(estimate)[0], x0, atol=1e-6)
-    assert float(process.loss(exact.raw(process, x0, x_t, t), x0, x_t, noise, t).max()) < (1e-9 if "+" not in predict else 1)
+    assert float(process.loss(exact.raw(process, x0, x_t, t), x0, x_t, noise, t).max()) < (
+        1e-9 if "+" not in predict else 1
+    )
 
 
 @pytest.mark.parametrize("predict", PREDICTS[:5])
@@ -260,7 +264,11 @@ def test_min_snr_weights_are_the_published_ones():
     t = torch.linspace(0.05, 0.95, 30, dtype=torch.float64)
     x0 = torch.zeros(30, 1, dtype=torch.float64)
     snr = Cosine().log_snr(t).exp()
-    for predict, published in [("x0", snr.clamp(max=5)), ("eps", snr.clamp(max=5) / snr), ("v", snr.clamp(max=5) / (snr + 1))]:
+    for predict, published in [
+        ("x0", snr.clamp(max=5)),
+        ("eps", snr.clamp(max=5) / snr),
+        ("v", snr.clamp(max=5) / (snr + 1)),
+    ]:
         process = Gaussian(Cosine(), predict)
         x_t, noise = process.diffuse(x0, t)
         output = exact.raw(process, x0, x_t, t)

@@ -161,7 +161,9 @@ def test_a_term_is_the_kl_of_its_two_gaussians():
     means = [
         before.sqrt() * beta / (1 - bar) * v + (1 - beta).sqrt() * (1 - before) / (1 - bar) * x_t for v in (x0, guess)
     ]
-    assert torch.allclose(process.kl(x0, x_t, guess, t, s), ((means[0] - means[1]) ** 2 / (2 * variance))[:, 0], rtol=1e-6)
+    assert torch.allclose(
+        process.kl(x0, x_t, guess, t, s), ((means[0] - means[1]) ** 2 / (2 * variance))[:, 0], rtol=1e-6
+    )
 
 
 def test_quantised_values_have_probabilities_that_sum_to_one():

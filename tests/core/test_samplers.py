@@ -255,7 +255,9 @@ def test_replaced_parts_come_back_bit_equal_and_resampling_helps():
         def forward(self, x_t, t, cond=None, rows=None, given=None):
             alpha, sigma = process.schedule(t)
             covariance = torch.tensor([[1.0, rho], [rho, 1.0]], dtype=x_t.dtype)
-            gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(2, dtype=x_t.dtype))
+            gain = (
+                alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(2, dtype=x_t.dtype))
+            )
             return x_t @ gain.T
 
     known = torch.full((4000, 2), 1.5, dtype=torch.float64)
@@ -324,7 +326,9 @@ def test_what_does_not_fit_is_refused_before_the_network_is_asked(sampler, proce
         sampler(model, like=(2, 2))
 
 
-@pytest.mark.parametrize("make", [lambda: DDIM(0), lambda: DDIM(eta=2), lambda: DDIM(grid="odd"), lambda: DPMSolver(order=4)])
+@pytest.mark.parametrize(
+    "make", [lambda: DDIM(0), lambda: DDIM(eta=2), lambda: DDIM(grid="odd"), lambda: DPMSolver(order=4)]
+)
 def test_impossible_settings_are_refused(make):
     with pytest.raises(ValueError):
         make()

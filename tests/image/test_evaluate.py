@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from diffusionkit.cli import look
 from diffusionkit.core import DDIM, Categorical, Cosine, Diffusion, Gaussian, Linear, NoisyClassifier, RectifiedFlow
 from diffusionkit.errors import UserError
 from diffusionkit.image import features, plots
@@ -201,6 +202,16 @@ def test_the_same_seed_gives_the_same_numbers_and_leaves_the_callers_alone(tmp_p
     assert found[0] == found[1]
 
 
+def test_the_table_fits_a_terminal_of_80_columns(
+    copied: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    look._table(copied[1])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(copied[1]["table"])  # no line is broken
+    assert lines[0].split() == ["measure", "model", "beside", "comment"]
+
+
 # ---- data without classes, mirrored, coloured
 
 
@@ -330,7 +341,7 @@ def test_fid_with_weights_that_lie_there(tmp_path: Path, monkeypatch: pytest.Mon
     torch.save(features._inception(None).state_dict(), tmp_path / features.INCEPTION)
     monkeypatch.undo()
     monkeypatch.setattr(features, "_STEPS", 20)
-    run = make(tmp_path, Untrained(), Tiny())
+    run = make(tmp_path, Untrained(), Digits(holdout=0.01))
     found = run.domain.evaluate(run, n=8, levels=2, draws=2, inception=str(tmp_path / features.INCEPTION))
     fid = found["fid_inception"]
     assert {"samples", "train", "n", "n_train", "n_held_out"} == set(fid)

@@ -34,7 +34,7 @@ def test_frechet_of_covariances_that_do_not_commute() -> None:
     zero = torch.zeros(2).double()
     first, second = torch.tensor([[1.0, 0], [1, 1]]).double(), torch.diag(torch.tensor([2.0, 1.0]).double())
     c1, c2 = first @ first.T, second @ second.T
-    root = torch.tensor((c1 @ c2).trace() + 2 * torch.linalg.det(c1 @ c2).sqrt()).sqrt()  # trace of a 2x2 root
+    root = ((c1 @ c2).trace() + 2 * torch.linalg.det(c1 @ c2).sqrt()).sqrt()  # trace of a 2x2 root
     wanted = float(c1.trace() + c2.trace() - 2 * root)
     assert frechet(exact(50, zero, first), exact(60, zero, second)) == pytest.approx(wanted, rel=1e-9)
 

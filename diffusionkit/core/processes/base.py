@@ -14,7 +14,7 @@ from diffusionkit.core.schedules import Schedule
 Weight: TypeAlias = Callable[[Schedule, Tensor], Tensor]
 """A weighting of noise levels: the weight of the squared error in x0 at times t (B,) of a schedule."""
 
-Rule: TypeAlias = Callable[[list[Tensor], Tensor], Sequence[Tensor | float]]
+Rule: TypeAlias = Callable[[list[float], float], Sequence[float]]
 """A linear multistep rule: from half log-SNRs of past estimates (newest first) and of the goal to one weight for each."""
 
 

@@ -159,10 +159,10 @@ class Gaussian(Process):
         return rule(first, second) if place is None else torch.cat([rule(first, second), place], 1)
 
     def combine(self, estimates: list[Tensor], times: list[Tensor], s: Tensor, rule: Rule) -> Tensor:
-        weights = rule([self.schedule.log_snr(t) / 2 for t in times], self.schedule.log_snr(s) / 2)
+        weights = rule([float(self.schedule.log_snr(t)) / 2 for t in times], float(self.schedule.log_snr(s)) / 2)
         combined = estimates[0] * weights[0]
         for estimate, weight in zip(estimates[1:], weights[1:], strict=True):
-            combined = combined + estimate * weight
+            combined = combined.add(estimate, alpha=weight)
         return combined
 
     def guess(self, estimate: Tensor, x_t: Tensor, t: Tensor, rows: Rows | None = None) -> Tensor:
