@@ -86,7 +86,11 @@ class Domain(ABC):
 
     @abstractmethod
     def evaluate(self, run: Any, **options: Any) -> dict[str, Any]:
-        """The field's measures of a run, as a tree of numbers beside their floors; pictures go into the run folder."""
+        """The field's measures of a run, as a tree of numbers beside their floors; pictures go into the run folder.
+
+        Keyword-only arguments are options of `diffusionkit evaluate`. An entry `table` holds the rows to be shown, each of
+        measure, model, what stands beside it, and a comment; without it the tree itself is shown.
+        """
 
 
 def domains() -> dict[str, Domain]:

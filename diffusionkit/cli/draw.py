@@ -13,6 +13,7 @@ from diffusionkit.cli.start import Words
 from diffusionkit.errors import UserError
 
 if TYPE_CHECKING:
+    from diffusionkit.recipe import Recipe
     from diffusionkit.training.run import Run
 
 Folder = Annotated[str, Parameter(allow_leading_hyphen=True)]
@@ -137,21 +138,39 @@ def load(folder: str, device: str | None, recipe: str | None = None) -> Run:
 
 def _settings(run: Run, shared: Mapping[str, str], extra: Mapping[str, str], command: Any) -> dict[str, Any]:
     """The sampler, what all samplers share, and the condition, from the options given over those of the run's recipe."""
-    recipe = run.recipe.resample(shared.get("sampler"))
-    mine, conditions = recipe.sampling_keys(), options.keywords(run.domain.condition)
-    right = {*mine, *conditions, *options.keywords(command)} - {"n"}
-    options.refuse([key for key in extra if key not in (*mine, *conditions)], right)
-    changes = {**{k: v for k, v in shared.items() if k != "sampler"}, **{k: v for k, v in extra.items() if k in mine}}
-    recipe = recipe.override({f"sampling.{key}": value for key, value in changes.items()})
-    common, chosen = recipe.sampling(), recipe.build("sampling")
-    try:
-        chosen.check(run.diffusion.process)
-    except ValueError as error:
-        raise UserError(f"sampling.sampler: {error}") from error
+    conditions = options.keywords(run.domain.condition)
+    recipe, rest = resettled(run, shared, extra, {*conditions, *options.keywords(command)} - {"n"})
+    common = recipe.sampling()
     return {
-        "sampler": chosen,
+        "sampler": recipe.build("sampling"),
         "guidance": common.guidance,
         "clip": common.clip,
         "batch_size": common.batch_size,
-        "condition": options.arguments(run.domain.condition, {k: v for k, v in extra.items() if k in conditions}),
+        "condition": options.arguments(run.domain.condition, rest),
     }
+
+
+def resettled(
+    run: Run, shared: Mapping[str, str], extra: Mapping[str, str], others: set[str]
+) -> tuple[Recipe, dict[str, str]]:
+    """The run's recipe with the sampling that the options ask for, and the options that are none of its business.
+
+    Args:
+        run: a loaded run.
+        shared: the options that commands declare: sampler, guidance, clip, batch_size.
+        extra: the options that no command declares.
+        others: further names that `extra` may hold.
+
+    Raises:
+        UserError: for an option that nobody takes, or a sampler that does not fit the process.
+    """
+    recipe = run.recipe.resample(shared.get("sampler"))
+    mine = recipe.sampling_keys()
+    options.refuse([key for key in extra if key not in (*mine, *others)], {*mine, *others})
+    changes = {k: v for k, v in {**shared, **extra}.items() if k in mine and k != "sampler"}
+    recipe = recipe.override({f"sampling.{key}": value for key, value in changes.items()})
+    try:
+        recipe.build("sampling").check(run.diffusion.process)
+    except ValueError as error:
+        raise UserError(f"sampling.sampler: {error}") from error
+    return recipe, {k: v for k, v in extra.items() if k not in mine}

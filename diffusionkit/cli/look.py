@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from diffusionkit.cli import options
-from diffusionkit.cli.draw import Folder, load
+from diffusionkit.cli.draw import Folder, load, resettled
 from diffusionkit.cli.start import Words
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import parse
@@ -24,29 +24,38 @@ def evaluate(
     /,
     *words: Words,
     n: Annotated[int | None, Parameter(name=("-n", "--number"))] = None,
+    sampler: str | None = None,
+    guidance: str | None = None,
+    clip: str | None = None,
     seed: int = 0,
+    batch_size: str | None = None,
     device: str | None = None,
     recipe: str | None = None,
 ) -> None:
     """Measure how good the samples of a run are, against data held out of the training.
 
-    Prints a table; the numbers go into `metrics.json` in the run folder, pictures beside it. Further options are those of
-    the domain.
+    Prints a table; the numbers go into `metrics.json` in the run folder, pictures beside it. Further options are arguments
+    of the sampler, such as `--steps 20`, and those of the domain. What is not given is as in the recipe.
 
-    Example: `diffusionkit evaluate runs/digits -n 1000`
+    Example: `diffusionkit evaluate runs/digits -n 1000 --sampler dpmpp --steps 15`
 
     Args:
         run: The folder of a run.
         n: How many samples to draw; as many as the domain thinks right if not given.
+        sampler: How to step from noise to data: ddpm, ddim, heun, dpmpp, unipc.
+        guidance: Scale of classifier-free guidance.
+        clip: Bound on the estimate of the clean data, or `dynamic`.
         seed: Seed of the random numbers.
+        batch_size: Samples drawn at a time.
         device: Such as cpu or cuda:1; the best there is if not given.
         recipe: Recipe file of the run, needed if it names classes of your own.
     """
     plain, extra = options.split([run, *words])
     loaded = load(options.one(plain, "run"), device, recipe)
-    known = options.keywords(loaded.domain.evaluate)
-    options.refuse(set(extra) - set(known), {*known, *options.keywords(evaluate)} - {"n"})
-    chosen = options.arguments(loaded.domain.evaluate, extra) | {"seed": seed} | ({} if n is None else {"n": n})
+    given = {"sampler": sampler, "guidance": guidance, "clip": clip, "batch_size": batch_size}
+    others = {*options.keywords(loaded.domain.evaluate), *options.keywords(evaluate)} - {"n"}
+    loaded.recipe, rest = resettled(loaded, {k: v for k, v in given.items() if v is not None}, extra, others)
+    chosen = options.arguments(loaded.domain.evaluate, rest) | {"seed": seed} | ({} if n is None else {"n": n})
     from diffusionkit.training.files import write_json
 
     measures = loaded.domain.evaluate(loaded, **chosen)
