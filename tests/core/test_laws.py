@@ -134,11 +134,12 @@ def test_one_time_for_all_equals_the_same_time_for_each(name):
 # ---- law 2: sampling with the exact estimate
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+# On the few steps of a variance-exploding chain the large variance is far too large.
+FITTING = [(c, s) for c in SCHEDULES for s in SAMPLERS if s.variance != "large" or c(torch.ones(()))[1] <= 1]
+
+
+@pytest.mark.parametrize(("schedule", "sampler"), FITTING, ids=repr)
 def test_exact_gaussian_estimate_gives_the_data_back(schedule, sampler):
-    if sampler.variance == "large" and schedule(torch.ones(()))[1] > 1:
-        pytest.skip("the large variance is far too large on the few steps of a variance-exploding chain")
     torch.manual_seed(0)
     sampler.check(process := Gaussian(schedule, "x0"))
     x = sampler(exact.gaussian(process), like=torch.empty(N, 1, dtype=torch.float64))
