@@ -54,8 +54,6 @@ def main(tokens: list[str] | None = None) -> None:
     Exits with status 2 after a mistake of the user, told in one message without a traceback, with 1 if training cannot go on, and
     with 130 after Ctrl-C.
     """
-    # Threads that spin while they wait for one another are up to thirty times slower where other work wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(tokens, print_error=False, exit_on_error=False)
     except CycloptsError as error:
