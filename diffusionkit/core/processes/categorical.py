@@ -1,4 +1,4 @@
-"""Categories: a whole block of columns, tokens or types at once; codes go in, logits come out."""
+"""Categories: a whole block of entries at once; codes go in, logits come out."""
 
 from __future__ import annotations
 
