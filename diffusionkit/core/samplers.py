@@ -138,6 +138,8 @@ class Sampler:
         shown = _shown(diffusion, like, given)
 
         def look(x: Any, t: Tensor) -> Any:
+            if shown is not None and given is not None:  # a state ahead has moved its known entries
+                x = _put(given, known, x)
             return diffusion.estimate(x, t, cond, rows, shown)
 
         x = _prior(diffusion, like, times[0], rows) if start is None else start

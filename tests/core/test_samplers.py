@@ -9,6 +9,7 @@ from diffusionkit.core import (
     DDIM,
     DDPM,
     EDM,
+    VE,
     VP,
     Categorical,
     Cosine,
@@ -212,7 +213,7 @@ class Masked(Diffusion):
         return (gain.transpose(1, 2) @ x_t[:, :, None])[:, :, 0]
 
 
-@pytest.mark.parametrize("sampler", [DDPM(200), DDIM(100), DPMSolver(40)], ids=repr)
+@pytest.mark.parametrize("sampler", [DDPM(200), DDIM(100), DPMSolver(40), Heun(30)], ids=repr)
 def test_mask_trained_network_finds_the_true_conditional(sampler):
     torch.manual_seed(0)
     n = 4000
@@ -346,3 +347,15 @@ def test_dropout_is_off_while_sampling_and_back_on_after():
     seen = []
     DDIM(2)(model, like=(1, 1), watch=lambda t, x, e: seen.append(model.network.training))
     assert seen == [False, False] and model.training
+
+
+def test_no_temperature_takes_the_most_probable_codes():
+    odds = torch.tensor([0.5, 0.3, 0.2])
+    model = exact.joint_table(Categorical([3, 1], "absorbing"), odds[:, None])
+    assert (DDPM(3, temperature=0.0)(model, like=(50, 2)) == 0).all()
+
+
+@pytest.mark.parametrize("sigma", [1.0, 50.0])
+def test_angles_refuse_a_chain_that_ends_too_early_or_too_late(sigma):
+    with pytest.raises(ValueError, match="radians"):
+        Torus(VE(0.01, sigma))

@@ -137,7 +137,7 @@ class Categorical(Process):
     ) -> Tensor:
         """With eta 1 ancestral; with eta 0 an entry stays as it is as often as its law allows (Song et al. 2021, appendix A)."""
         if temperature != 1:
-            estimate = self.blocks.softmax(estimate.clamp(min=1e-20).log() / temperature)
+            estimate = self.blocks.softmax(estimate.clamp(min=1e-20).log() / max(temperature, 1e-6))
         stay = (1 - self._kept(s, x_t, rows)) / (1 - self._kept(t, x_t, rows))
         plain = torch.where(torch.rand(x_t.shape, device=x_t.device) < stay, x_t, self.blocks.sample(estimate))
         if self.kind == "absorbing":

@@ -30,8 +30,8 @@ class Torus(Process):
         alpha, sigma = self.schedule(torch.tensor([0.5, 1.0], dtype=torch.float64))
         if not torch.equal(alpha, torch.ones_like(alpha)):
             raise ValueError(f"angles need a variance-exploding schedule (ve or edm), not {self.schedule!r}")
-        if sigma[1] < 2:
-            raise ValueError(f"sigma must grow to at least 2 radians, where angles are near uniform, not {sigma[1]:g}")
+        if not 2 <= sigma[1] <= 4.001:  # beyond, the sums over periods below are cut off too early
+            raise ValueError(f"sigma must grow to 2 to 4 radians, where angles are near uniform, not {sigma[1]:g}")
 
     def extra_repr(self) -> str:
         return repr(self.schedule)
