@@ -7,7 +7,7 @@ or the commands, knows which domain it serves.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -76,13 +76,41 @@ class Domain(ABC):
         """The condition of the samples with these running numbers. Further keyword-only arguments are options of
         `diffusionkit sample` (a trailing underscore is dropped: `class_` is `--class`)."""
 
+    def draw(
+        self,
+        diffusion: Any,
+        codec: Any,
+        sampler: Any,
+        indices: Any,
+        watch: Callable[..., None] | None = None,
+        **wanted: Any,
+    ) -> State:
+        """States of the samples with these running numbers, on the device of the diffusion.
+
+        Args:
+            diffusion: a `Diffusion`, or a guided one.
+            codec: of the run.
+            sampler: how to step from noise to data.
+            indices: running numbers (B,).
+            watch: called at every step of the sampler.
+            wanted: keyword arguments of `condition`.
+        """
+        from diffusionkit.core.state import tree_map
+
+        device = next(diffusion.parameters()).device
+        cond = tree_map(lambda leaf: leaf.to(device), self.condition(codec, indices, **wanted))
+        return sampler(diffusion, like=codec.like(len(indices)), cond=cond, watch=watch)
+
     @abstractmethod
     def picture(self, codec: Any, x: State, path: Path, columns: int | None = None) -> None:
         """Draws states x into a PNG, so many in a row."""
 
     @abstractmethod
-    def writer(self, codec: Any, path: str | Path, n: int) -> Any:
-        """A context manager whose `write(x)` takes n states in chunks and which leaves the finished file at `path`."""
+    def writer(self, codec: Any, path: str | Path, n: int, **wanted: Any) -> Any:
+        """A context manager whose `write(x)` takes n states in chunks and which leaves the finished file at `path`.
+
+        `wanted` holds keyword arguments of `condition`, for a domain that puts in what was asked for as it was written.
+        """
 
     @abstractmethod
     def evaluate(self, run: Any, **options: Any) -> dict[str, Any]:

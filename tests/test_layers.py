@@ -14,10 +14,13 @@ DOMAINS = ("image", "tabular", "timeseries", "molecule")
 ALLOWED = {
     "core": {"core"},
     "nn": {"core", "nn"},
-    **{domain: {"core", "nn", "domain", "errors", domain} for domain in DOMAINS},
-    "training": {"core", "domain", "errors", "recipe", "training"},
+    **{domain: {"core", "nn", "domain", "errors", "lazy", domain} for domain in DOMAINS},
+    # The front door of a domain for Python stands beside the commands, above the loop; nothing in the domain imports it.
+    **{f"{domain}.api": {"core", "domain", "errors", "recipe", "training", domain} for domain in DOMAINS},
+    "training": {"core", "domain", "errors", "lazy", "recipe", "training"},
     "cli": {"core", "nn", "domain", "errors", "recipe", "schema", "training", "cli"},
     "errors": set(),
+    "lazy": set(),
     "domain": {"core", "errors"},
     "schema": {"core", "errors"},
     "recipe": {"core", "domain", "errors", "schema"},
@@ -49,6 +52,8 @@ def imports(path: Path) -> set[str]:
 def test_a_module_imports_only_from_its_floor_or_below(path):
     relative = path.relative_to(ROOT)
     floor = relative.parts[0] if len(relative.parts) > 1 else relative.stem
+    if relative.parts[1:] == ("api.py",):
+        floor = f"{floor}.api"
     assert imports(path) <= ALLOWED[floor], f"{relative} reaches up or across"
 
 

@@ -23,8 +23,8 @@ class Diffusion(nn.Module):
         process: the space and its chain.
         objective: what training minimises; `Simple()` by default.
         masks: `masks(x0, rows) -> given`, for a network that is shown parts of the data: in training, entries where the drawn mask
-            holds stay clean and do not count; the network is called with `given=mask` as well. Without it, given parts are put back
-            at each step of sampling instead.
+            holds stay clean and do not count; the network is called with `given=mask` as well. By default the network's own
+            `masks`, if it has any; without them, given parts are put back at each step of sampling instead.
     """
 
     def __init__(
@@ -35,7 +35,8 @@ class Diffusion(nn.Module):
         masks: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.process, self.masks = network, process, masks
+        self.network, self.process = network, process
+        self.masks = masks or getattr(network, "masks", None)
         self.objective = objective or Simple()
         self.objective.check(process)
 

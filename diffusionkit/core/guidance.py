@@ -46,9 +46,11 @@ class ClassifierFree(Guided):
     """output = null + scale (conditional - null), both in one batch (Ho & Salimans 2022): 1 is conditional, 0 unconditional.
 
     It acts on raw outputs, which is right in every space: eps, x0 and v agree, logits mix log-probabilities, scores add.
+    Without a condition it is the given parts of the state, shown by a mask, that guide: null is the output where they are
+    hidden, as noisy as the rest and not marked.
 
     Args:
-        diffusion: trained with an objective whose `drop` is above 0.
+        diffusion: trained with an objective whose `drop` is above 0, or with masks that leave some samples without.
         scale: the paper's 1 + w.
         interval: guide only at times within it (Kynkaanniemi et al. 2024); outside, the conditional output alone is computed.
         rescale: how far the output's standard deviation is brought back to the conditional one's (Lin et al. 2024, eq. 16).
@@ -64,17 +66,21 @@ class ClassifierFree(Guided):
 
     def forward(self, x_t: Any, t: Tensor, cond: Any = None, rows: Any = None, given: Any = None) -> Any:
         inside = (t >= self.interval[0]) & (t <= self.interval[1])
-        if cond is None or self.scale == 1 or not inside.any():
+        if (cond is None and given is None) or self.scale == 1 or not inside.any():
             return self.diffusion(x_t, t, cond, rows, given)
-        n = batch_size(x_t, rows)
-        everyone = torch.ones(n, dtype=torch.bool, device=tree_leaves(x_t)[0].device)
-        twice = [cond, self.null(cond, everyone)]
+        hidden, bare, unmarked = x_t, cond, given
+        if cond is not None:
+            device = tree_leaves(x_t)[0].device
+            bare = self.null(cond, torch.ones(batch_size(x_t, rows), dtype=torch.bool, device=device))
+        else:
+            hidden = tree_map(torch.where, given, self.process.diffuse(x_t, t, rows=rows)[0], x_t)
+            unmarked = tree_map(torch.zeros_like, given)
         both = self.diffusion(
-            tree_cat([x_t, x_t]),
+            tree_cat([x_t, hidden]),
             torch.cat([t, t]) if t.ndim else t,
-            tree_cat(twice),
+            None if cond is None else tree_cat([cond, bare]),
             repeat_rows(rows, 2),
-            None if given is None else tree_cat([given, given]),
+            None if given is None else tree_cat([given, unmarked]),
         )
         conditional, null = (tree_map(lambda leaf, k=k: leaf.chunk(2)[k], both) for k in range(2))
         return self.process.blend(conditional, null, lambda a, b: self._mix(a, b, inside))

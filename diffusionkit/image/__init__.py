@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from diffusionkit.lazy import exports
 
 _HOMES = {
     "UNet": "backbones.unet",
@@ -15,10 +14,4 @@ _HOMES = {
     "Folder": "data",
     "save_grid": "grid",
 }
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __all__ = exports(__name__, _HOMES)

@@ -72,7 +72,7 @@ class ImageDomain(Domain):
 
         save_grid(codec.decode(x), path, columns=columns or codec.columns(len(x)))
 
-    def writer(self, codec: PixelCodec, path: str | Path, n: int) -> Any:
+    def writer(self, codec: PixelCodec, path: str | Path, n: int, **wanted: Any) -> Any:
         from diffusionkit.image.export import open_writer
 
         return open_writer(codec, path, n)

@@ -5,8 +5,7 @@ Importing this package is cheap; torch and Lightning are loaded with the first n
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from diffusionkit.lazy import exports
 
 _HOMES = {
     "Training": "options",
@@ -14,10 +13,4 @@ _HOMES = {
     "fit": "run",
     "train": "loop",
 }
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __all__ = exports(__name__, _HOMES)

@@ -16,12 +16,11 @@ import torch
 from rich.console import Console
 
 from diffusionkit.core import Diffusion, Sampler, guided
-from diffusionkit.core.state import tree_map
 from diffusionkit.domain import Codec, Domain
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.callbacks import read_metrics
-from diffusionkit.training.files import load_weights, replacing, writing
+from diffusionkit.training.files import load_weights, replacing, save_weights, writing
 from diffusionkit.training.loop import is_first, make_folder, say, tell, train
 from diffusionkit.training.module import drawing
 from diffusionkit.training.options import Training
@@ -73,7 +72,7 @@ class Run:
                 raise UserError(f"{folder}: is no run: {name} is missing; `diffusionkit train` makes runs")
         recipe = recipe or Recipe.from_run(folder)
         codec = pkgutil.resolve_name(recipe.domain.codec).load(folder)
-        diffusion = _diffusion(recipe, codec)
+        diffusion = assemble(recipe, codec)
         step = load_weights(diffusion, folder / names[weights])
         return cls(folder, recipe, recipe.domain, codec, diffusion.eval().to(device), step)
 
@@ -81,6 +80,20 @@ class Run:
     def generates(self) -> bool:
         """Whether it can be sampled from; a classifier of noised data cannot."""
         return self.diffusion.objective.generates
+
+    def save(self, folder: str | Path) -> Path:
+        """Leaves the recipe, the codec and the weights in a folder, from which `Run.load` reads them.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        folder = make_folder(Path(folder))
+        with replacing(folder / "recipe.yaml") as path:
+            self.recipe.save(path)
+        with writing(folder):
+            self.codec.save(folder)
+        save_weights(self.diffusion, folder / "weights.safetensors", self.step)
+        return folder
 
     def sampler(self) -> Sampler:
         """The sampler of the recipe's section `sampling`."""
@@ -113,7 +126,7 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
     domain, options, seed = recipe.domain, recipe.build("training"), recipe.build("seed")
     codec, parts = domain.prepare(recipe.build("data"))
     with drawing(seed, torch.device("cpu")):
-        diffusion = _diffusion(recipe, codec)
+        diffusion = assemble(recipe, codec)
     make_folder(folder)
     if is_first():
         with replacing(folder / "recipe.yaml") as path:
@@ -148,7 +161,8 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
     return run
 
 
-def _diffusion(recipe: Recipe, codec: Codec) -> Diffusion:
+def assemble(recipe: Recipe, codec: Codec) -> Diffusion:
+    """The diffusion that a recipe describes, for data that this codec was fitted on."""
     known = codec.arguments()
     process = recipe.build("process", **known)
     network = recipe.build("backbone", **known, outputs=process.outputs)
@@ -159,10 +173,8 @@ def _drawer(recipe: Recipe, codec: Codec, options: Training) -> Callable[[Any, P
     sampler, sampling, n = recipe.build("sampling"), recipe.sampling(), options.pictures
 
     def draw(diffusion: Any, path: Path) -> None:
-        device = next(diffusion.parameters()).device
-        cond = tree_map(lambda v: v.to(device), recipe.domain.condition(codec, torch.arange(n)))
         model = guided(diffusion, sampling.guidance, sampling.clip)
-        recipe.domain.picture(codec, sampler(model, like=codec.like(n), cond=cond), path)
+        recipe.domain.picture(codec, recipe.domain.draw(model, codec, sampler, torch.arange(n)), path)
 
     return draw
 

@@ -56,19 +56,20 @@ def sample(
     path = str(run.folder / f"samples{run.domain.ending}") if out is None else str(out)
     sampler, device = sampler or run.sampler(), next(run.diffusion.parameters()).device
     steer = None if classifier is None else _classifier(run, classifier, device)
-    aim = steer or run
-    aim.domain.condition(aim.codec, torch.arange(1), **(condition or {}))  # a wrong one is refused here
+    aim, asked = steer or run, condition or {}
+    aim.domain.condition(aim.codec, torch.arange(1), **asked)  # a wrong one is refused here
+    diffusion = guided(run.diffusion, guidance, clip)
     torch.manual_seed(seed)
-    with run.domain.writer(run.codec, path, n) as writer, _progress(n, sampler.steps, batch_size) as tick:
+    with run.domain.writer(run.codec, path, n, **asked) as writer, _progress(n, sampler.steps, batch_size) as tick:
         for first in range(0, n, batch_size):
             indices = torch.arange(first, min(first + batch_size, n))
-            wanted = aim.domain.condition(aim.codec, indices, **(condition or {}))
-            wanted = tree_map(lambda leaf: leaf.to(device), wanted)
-            cond, diffusion = wanted, guided(run.diffusion, guidance, clip)
-            if steer is not None:
-                cond = wanted if run.domain.condition(run.codec, indices) is not None else None
-                diffusion = guided(_steered(run.diffusion, steer.diffusion, wanted, guidance), clip=clip)
-            writer.write(sampler(diffusion, like=run.codec.like(len(indices)), cond=cond, watch=tick))
+            if steer is None:
+                writer.write(run.domain.draw(diffusion, run.codec, sampler, indices, tick, **asked))
+                continue
+            wanted = tree_map(lambda leaf: leaf.to(device), steer.domain.condition(steer.codec, indices, **asked))
+            cond = wanted if run.domain.condition(run.codec, indices) is not None else None
+            steered = guided(_steered(run.diffusion, steer.diffusion, wanted, guidance), clip=clip)
+            writer.write(sampler(steered, like=run.codec.like(len(indices)), cond=cond, watch=tick))
     return Path(path)
 
 

@@ -244,3 +244,24 @@ def test_guided_wraps_what_is_asked_for():
     model = guided(plain, 2.0, 1.0)
     assert isinstance(model, Threshold) and model.quantile is None and isinstance(model.diffusion, ClassifierFree)
     assert guided(plain, clip="dynamic").quantile == 0.995
+
+
+def test_given_parts_guide_where_there_is_no_condition():
+    """Scale 1 is the conditional p(y | x = 1), scale 2 sharpens it against p(y), by the product law."""
+    table = torch.tensor([[0.4, 0.1], [0.1, 0.4]])
+
+    class Table(Diffusion):
+        def forward(self, x_t, t, cond=None, rows=None, given=None):
+            seen = x_t[:, :1] < 2
+            column = torch.where(seen, table[x_t[:, 0].clamp(max=1)], table.sum(0))
+            return torch.cat([torch.zeros_like(column), (column / column.sum(1, keepdim=True)).log()], 1)
+
+    process = Categorical([2, 2], "absorbing")
+    model = Table(torch.nn.Identity(), process, masks=lambda x0, rows: x0 > 9)
+    x = torch.tensor([[1, 2]]).repeat(200, 1)
+    given = torch.tensor([[True, False]]).repeat(200, 1)
+    torch.manual_seed(0)
+    for scale, odds in ((1.0, 0.4 / 0.1), (2.0, (0.4 / 0.1) ** 2), (0.0, 1.0)):
+        output = ClassifierFree(model, scale)(x, torch.ones(()), given=given)
+        # At t = 1 the hidden column is masked for sure, so that the null output is the marginal.
+        assert float((output[:, 3] - output[:, 2]).exp().mean()) == pytest.approx(odds, rel=1e-4)

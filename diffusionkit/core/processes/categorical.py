@@ -34,6 +34,10 @@ class Categorical(Process):
         objective: `ce`, the cross-entropy of x0 (for `absorbing` that of masked entries with weight 1 / t, which is the bound), or
             `kl`, the bound's own terms over a chain of `steps`.
         steps: length of the chain for `kl`; by default the schedule's.
+        even: for `absorbing`: of m entries that leave or enter the mask with probability p, floor(m p) or one more do so,
+            instead of a number that may be anything from 0 to m; and `ce` is the mean over the masked entries. A step then
+            reveals few entries that know nothing of each other (none, where there are as many steps as entries), and every
+            sample of a batch teaches as much as any other. Each entry by itself has the chain's law.
     """
 
     linear = False
@@ -45,6 +49,7 @@ class Categorical(Process):
         schedule: Schedule | None = None,
         objective: Literal["ce", "kl"] = "ce",
         steps: int | None = None,
+        even: bool = False,
     ) -> None:
         super().__init__()
         if kind not in ("uniform", "absorbing"):
@@ -53,7 +58,9 @@ class Categorical(Process):
             raise ValueError(f"objective must be ce or kl, not {objective!r}")
         if any(size < 1 for size in ([sizes] if isinstance(sizes, int) else sizes)):
             raise ValueError(f"sizes must be at least 1, not {sizes}")
-        self.sizes, self.kind, self.objective = sizes, kind, objective
+        if even and kind != "absorbing":
+            raise ValueError("even is a choice of absorbing chains; uniform ones have no mask")
+        self.sizes, self.kind, self.objective, self.even = sizes, kind, objective, even
         self.schedule = schedule or (Cosine() if kind == "uniform" else LinearVariance())
         self.steps = steps or self.schedule.steps
         self.blocks = _Equal(sizes) if isinstance(sizes, int) else _Packed(sizes)
@@ -80,7 +87,8 @@ class Categorical(Process):
         if s is not None:
             kept = kept / self._kept(s, x_s, rows)
         noise = self._noise(x_s)
-        return torch.where(torch.rand(x_s.shape, device=x_s.device) < kept, x_s, noise), noise
+        lost = self._chosen(1 - kept, ~self._masked(x_s), rows)
+        return torch.where(lost, noise, x_s), noise
 
     # ---- what the network says
 
@@ -115,6 +123,9 @@ class Categorical(Process):
         entropy = -self.blocks.gather(self.blocks.log_softmax(output), x0)
         if self.kind == "uniform":
             return mean(entropy, rows, keep)
+        if self.even:
+            counted = self._masked(x_t) if keep is None else self._masked(x_t) & keep
+            return mean(entropy, rows, counted)
         # -d(alpha^2)/dt / sigma^2 is the bound's weight of a masked entry; 1 / t for the default schedule.
         h = 1e-3
         later, earlier = (t + h).clamp(max=1), (t - h).clamp(min=0)
@@ -138,10 +149,12 @@ class Categorical(Process):
         """With eta 1 ancestral; with eta 0 an entry stays as it is as often as its law allows (Song et al. 2021, appendix A)."""
         if temperature != 1:
             estimate = self.blocks.softmax(estimate.clamp(min=1e-20).log() / max(temperature, 1e-6))
-        stay = (1 - self._kept(s, x_t, rows)) / (1 - self._kept(t, x_t, rows))
-        plain = torch.where(torch.rand(x_t.shape, device=x_t.device) < stay, x_t, self.blocks.sample(estimate))
+        moves = 1 - (1 - self._kept(s, x_t, rows)) / (1 - self._kept(t, x_t, rows))
         if self.kind == "absorbing":
-            return torch.where(self._masked(x_t), plain, x_t)
+            return torch.where(self._chosen(moves, self._masked(x_t), rows), self.blocks.sample(estimate), x_t)
+        plain = torch.where(
+            self._chosen(moves, torch.ones_like(x_t, dtype=torch.bool), rows), self.blocks.sample(estimate), x_t
+        )
         if eta == 0:
             return plain
         ancestral = self.blocks.sample(self._reverse(x_t, estimate, t, s, rows))
@@ -198,6 +211,17 @@ class Categorical(Process):
 
     def _masked(self, x: Tensor) -> Tensor:
         return x == self.blocks.entry_sizes(x).long()
+
+    def _chosen(self, chance: Tensor, among: Tensor, rows: Rows | None) -> Tensor:
+        """Which of the entries marked in `among` are chosen, each with this chance; `even`: nearly as many in each sample."""
+        draws = torch.rand(among.shape, device=among.device)
+        if not self.even or rows is not None:
+            return among & (draws < chance)
+        among_, draws = among.flatten(1), draws.flatten(1)
+        count = (chance.expand(among.shape).flatten(1)[:, :1] * among_.sum(1, keepdim=True)).double()
+        count = (count + torch.rand(len(count), 1, device=count.device)).floor()
+        place = draws.masked_fill(~among_, 2.0).argsort(1).argsort(1)
+        return (among_ & (place < count)).view(among.shape)
 
     def _noise(self, like: Tensor) -> Tensor:
         size = self.blocks.entry_sizes(like)
@@ -271,7 +295,7 @@ class _Packed:
     def spread(self, entries: Tensor) -> Tensor:
         if entries.ndim == 0 or entries.shape[-1] == 1:
             return entries
-        return entries[:, self._on(entries.device)[2]]
+        return entries.index_select(1, self._on(entries.device)[2])
 
     def sum(self, blocks: Tensor) -> Tensor:
         sizes, _, entry, _ = self._on(blocks.device)
@@ -290,8 +314,7 @@ class _Packed:
         return self.log_softmax(blocks).exp()
 
     def one_hot(self, codes: Tensor, like: Tensor) -> Tensor:
-        _, _, entry, code = self._on(codes.device)
-        return (codes[:, entry] == code).to(like.dtype)
+        return (self.spread(codes) == self._on(codes.device)[3]).to(like.dtype)
 
     def gather(self, blocks: Tensor, codes: Tensor) -> Tensor:
         return blocks.gather(1, self._on(codes.device)[1] + codes)
@@ -303,7 +326,18 @@ class _Packed:
         return codes.scatter_reduce(1, entry.expand(blocks.shape), torch.where(highest, code, sizes[entry] - 1), "amin")
 
     def sample(self, probabilities: Tensor) -> Tensor:
-        return self.best(probabilities.log() + _gumbel(probabilities))
+        """Where a uniform draw falls among the running sums: one pass over the levels, one search for each entry."""
+        sizes, first, _, _ = self._on(probabilities.device)
+        # In float32 the sums of many blocks would swallow rare levels.
+        sums = F.pad(probabilities.to(_exact(probabilities.device)).cumsum(1), (1, 0))
+        low, high = sums[:, first], sums[:, first + sizes]
+        drawn = torch.rand(low.shape, dtype=sums.dtype, device=sums.device)
+        found = torch.searchsorted(sums[:, 1:].contiguous(), low + drawn * (high - low), right=True) - first
+        return torch.minimum(found.clamp(min=0), sizes - 1)
+
+
+def _exact(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs do not have
 
 
 def _gumbel(like: Tensor) -> Tensor:
