@@ -314,7 +314,7 @@ class Recipe:
         """The object of the recipe's arguments and those known, or None, mostly for reasons added to `problems`."""
         wrong = _fit(part, self._reader(), known)
         problems += wrong
-        if wrong or any(known[name] is ... for name in known if name in part.schema):
+        if wrong or part.takes(name for name in known if known[name] is ...):
             return None
         return _attempt(part.key, lambda: part.make(**known), problems)
 

@@ -95,6 +95,12 @@ class Component:
         here = [(f"{self.key}.{n}", p) for n, p in self.schema.items() if p.default is REQUIRED and n not in known]
         return here + [m for value in self.given.values() for part in value.inside for m in part.missing(provided)]
 
+    def takes(self, names: Iterable[str]) -> bool:
+        """Whether the constructor, or that of a component within, accepts one of these arguments."""
+        names = list(names)
+        inside = (part for value in self.given.values() for part in value.inside)
+        return any(name in self.schema for name in names) or any(part.takes(names) for part in inside)
+
     def make(self, **provided: Any) -> Any:
         """The object, from the recipe's arguments and those of `provided` that the constructor accepts.
 

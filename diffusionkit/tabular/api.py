@@ -1,0 +1,329 @@
+"""Tables from Python: fit a frame, draw frames."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from diffusionkit.core import Sampler, guided
+from diffusionkit.errors import UserError
+from diffusionkit.recipe import Recipe
+from diffusionkit.tabular import conditions, generate
+from diffusionkit.tabular.prepare import prepared
+from diffusionkit.tabular.schema import Kind
+from diffusionkit.tabular.text import stages
+from diffusionkit.training.files import write_json
+from diffusionkit.training.loop import train
+from diffusionkit.training.module import drawing
+from diffusionkit.training.run import Run, assemble
+
+PRESETS = {"default": "tabular/csv", "tabddpm": "tabular/tabddpm", "tabdiff": "tabular/tabdiff"}
+
+
+class TabularDiffusion(BaseEstimator):
+    """A diffusion model of a table.
+
+        model = TabularDiffusion().fit(df)
+        fake = model.sample(10_000)
+
+    Args:
+        preset: `default`, `tabddpm` (Kotelnikov et al. 2023) or `tabdiff` (Shi et al. 2025), or the name or path of a recipe.
+        columns: kinds of columns where they are not what `Schema.infer` takes them for, such as {"zip": "categorical"}.
+        constraints: what holds in every row: "low <= high", "a + b = total", "one of a, b, c".
+        target: the column to be predicted; some presets treat it apart, and reports measure how useful the rows are for it.
+        steps: optimiser steps; by default as the preset says for a table of this length.
+        settings: keys of the recipe to be changed, such as {"backbone.width": 512, "training.batch_size": 512}.
+        device: where to train and to draw; the best there is by default.
+        verbose: whether to show what is done, and how far it is.
+        random_state: seed of training and, unless `sample` gets its own, of drawing; None draws anew each time.
+
+    Attributes:
+        schema_: what the columns are taken for; print it to see.
+        history_: rows of training metrics.
+        n_features_in_, feature_names_in_: as scikit-learn has them.
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        columns: Mapping[Any, Kind] | None = None,
+        constraints: Sequence[str] = (),
+        target: Any = None,
+        steps: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        device: str | None = None,
+        verbose: bool = True,
+        random_state: int | None = None,
+    ) -> None:
+        self.preset, self.columns, self.constraints, self.target = preset, columns, constraints, target
+        self.steps, self.settings, self.device = steps, settings, device
+        self.verbose, self.random_state = verbose, random_state
+
+    # ---- training
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> TabularDiffusion:
+        """Learns the joint distribution of the columns.
+
+        Args:
+            X: the table, at least a few dozen rows; missing values are modelled, too.
+            y: a column more, for those who keep the target apart: a Series under its name, anything else as "target".
+
+        Raises:
+            UserError: if the table, the settings or a constraint has to be put right first; before anything long starts.
+        """
+        frame = _joined(X, y)
+        recipe = self._recipe(len(frame))
+        source = recipe.build("data")
+        source.columns = dict(self.columns or {})
+        source.constraints, source.target = list(self.constraints), self.target
+        codec, parts = prepared(source, {"train": frame})
+        seed = torch.seed() % 2**31 if self.random_state is None else int(self.random_state)
+        with drawing(seed, torch.device("cpu")):
+            diffusion = assemble(recipe, codec)
+        options, console = recipe.build("training"), Console(quiet=not self.verbose)
+        trainer = {"accelerator": torch.device(self.device).type} if self.device else {}
+        self.history_ = train(diffusion, parts["train"], options, seed=seed, trainer=trainer, console=console)
+        self._keep(Run(Path(), recipe, recipe.domain, codec, diffusion, options.steps))
+        return self
+
+    def _recipe(self, rows: int) -> Recipe:
+        changes = {key: str(value) for key, value in (self.settings or {}).items()}
+        recipe = Recipe.load(PRESETS.get(self.preset, self.preset), {"data.name": "frame"})
+        steps = recipe.build("training").steps if self.steps is None else self.steps
+        return recipe.override({"training.steps": str(steps), "training.pictures": "0", **changes})
+
+    def _keep(self, run: Run) -> None:
+        run.diffusion.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.run_, self.schema_ = run, run.codec.outer
+        self.feature_names_in_ = np.array(self.schema_.names, dtype=object)
+        self.n_features_in_ = len(self.feature_names_in_)
+
+    # ---- drawing
+
+    def sample(
+        self,
+        n: int = 1,
+        *,
+        where: Mapping[Any, Any] | str | None = None,
+        balance: Any = None,
+        guidance: float | None = None,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int | None = None,
+        random_state: int | None = None,
+        out: str | Path | None = None,
+    ) -> Any:
+        """New rows, with the columns, order and dtypes of the fitted table.
+
+        Args:
+            n: how many.
+            where: what they must be like: for each column a value, a list of levels, or a range (low, high) of numbers or
+                dates, None for an open end; or a text such as "income=>50K; age=30..40".
+            balance: a column whose levels are to be equally frequent.
+            guidance: how strongly to follow `where`; 1 draws from the model's conditional distribution.
+            steps: of the sampler; fewer are quicker and less exact.
+            sampler: instead of the preset's.
+            batch_size: rows drawn at a time.
+            random_state: seed; that of the model by default.
+            out: a .csv or .parquet file to write to, chunk by chunk, instead of returning a frame: memory stays flat.
+
+        Returns:
+            The frame, or the path of the file.
+
+        Raises:
+            UserError: for a column or level that there is not, or an impossible range.
+        """
+        run = self._run()
+        if n < 1:
+            raise UserError(f"n: at least one row, not {n}")
+        wanted = conditions.read(run.codec, where, balance)
+        chunks = self._chunks(n, wanted, guidance, steps, sampler, batch_size, random_state)
+        if out is None:
+            return pd.concat(chunks, ignore_index=True)
+        from diffusionkit.tabular.export import open_writer
+
+        with open_writer(run.codec, out, n) as writer:
+            for chunk in chunks:
+                writer.write_frame(chunk)
+        return Path(out)
+
+    def _chunks(self, n, wanted, guidance, steps, sampler, batch_size, random_state) -> Iterator[pd.DataFrame]:
+        run = self._run()
+        diffusion, sampler, size = self._drawing(guidance, steps, sampler, batch_size)
+        with self._seeded(random_state), stages(-(-n // size) * sampler.steps, not self.verbose) as stage:
+            for first in range(0, n, size):
+                indices = torch.arange(first, min(first + size, n))
+                x = generate.draw(diffusion, run.codec, sampler, indices, wanted, lambda *_: stage(f"drawing {n:,} rows"))
+                yield conditions.overwrite(run.codec, wanted, run.codec.decode(x, first))
+
+    def impute(
+        self, df: pd.DataFrame, draws: int = 1, *, steps: int | None = None, random_state: int | None = None, **how: Any
+    ) -> Any:
+        """The table with its missing values drawn given the others of their row; all else is untouched.
+
+        Args:
+            df: with the columns of the fitted table; values may be missing in any.
+            draws: how many completed tables: with several, how they differ shows how sure the values are (Rubin 1987).
+            steps: of the sampler.
+            random_state: seed; that of the model by default.
+            how: further arguments of `sample`: guidance, sampler, batch_size.
+
+        Returns:
+            The completed table, or a list of `draws` of them.
+
+        Raises:
+            UserError: for a missing column, another dtype than at fit, or a level never seen; by name.
+        """
+        run = self._run()
+        if draws < 1:
+            raise UserError(f"draws: at least one, not {draws}")
+        missing = run.codec.missing(df)
+        state, given = run.codec.encode(df), {name: ~mask for name, mask in missing.items()}
+        rows = torch.nonzero(torch.cat(list(missing.values()), 1).any(1))[:, 0]
+        diffusion, sampler, size = self._drawing(how.get("guidance"), steps, how.get("sampler"), how.get("batch_size"))
+        tables, calls = [], draws * -(-len(rows) // size) * sampler.steps
+        with self._seeded(random_state), stages(calls, not self.verbose) as stage:
+            for _ in range(draws):
+                x = {name: value.clone() for name, value in state.items()}
+                for part in rows.split(size):
+                    drawn = generate.fill(
+                        diffusion, run.codec, sampler, len(part), *({k: v[part] for k, v in of.items()} for of in (given, state)),
+                        watch=lambda *_: stage(f"imputing {len(rows):,} rows"), present=True,
+                    )  # fmt: skip
+                    for name, value in drawn.items():
+                        x[name][part] = value.cpu()
+                tables.append(filled(df, run.codec.decode(x)))
+        return tables[0] if draws == 1 else tables
+
+    def complete(self, rows: pd.DataFrame, **how: Any) -> pd.DataFrame:
+        """Whole rows from some of their columns: those that `rows` lacks, and values missing in it, are drawn given the others.
+
+        Args:
+            rows: some columns of the fitted table.
+            how: arguments of `impute`.
+
+        Raises:
+            UserError: for a column that the fitted table has not.
+        """
+        schema = self._run().codec.schema
+        schema.check(rows, only=rows.columns)
+        return self.impute(schema.widen(rows), **how)
+
+    def losses(self, df: pd.DataFrame, draws: int = 16, seed: int = 0) -> np.ndarray:
+        """(n,) the training loss of each row, averaged over noise: what a loss-based membership attack sees."""
+        run = self._run()
+        table, device = run.codec.table(df), next(run.diffusion.parameters()).device
+        total = torch.zeros(len(df))
+        with torch.no_grad(), drawing(seed, device):
+            for part in torch.arange(len(df)).split(4096):
+                x = {name: leaf.to(device) for name, leaf in table.batch(part).x.items()}
+                total[part] = sum(run.diffusion.loss(x).cpu() for _ in range(draws))
+        return (total / draws).numpy()
+
+    # ---- keeping
+
+    def save(self, path: str | Path) -> Path:
+        """Leaves the model in a folder: JSON, YAML and safetensors, which `load` and `diffusionkit sample` read.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        folder = self._run().save(path)
+        write_json(folder / _PARAMETERS, {name: _plain(value) for name, value in self.get_params().items()})
+        return folder
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | None = None) -> TabularDiffusion:
+        """A model that `save` or `diffusionkit train` has left; nothing in the folder is executed.
+
+        Args:
+            path: the folder.
+            device: where the network goes; the best there is by default.
+
+        Raises:
+            UserError: if the folder holds no table model, or is damaged.
+        """
+        run = Run.load(path)
+        if run.domain.name != "tabular":
+            raise UserError(f"{path}: is a model of the domain {run.domain.name}, not of tables")
+        file = Path(path) / _PARAMETERS
+        try:
+            found = json.loads(file.read_text("utf-8")) if file.exists() else {"preset": run.recipe.name}
+            model = cls(**found).set_params(device=device)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{file}: damaged: {error}") from error
+        model._keep(run)
+        return model
+
+    # ---- within
+
+    def _run(self) -> Run:
+        check_is_fitted(self, "run_")
+        return self.run_
+
+    def _drawing(
+        self, guidance: float | None, steps: int | None, sampler: Sampler | None, batch_size: int | None
+    ) -> tuple[Any, Sampler, int]:
+        """The diffusion, the sampler and how many rows at a time, as asked for or as the preset says."""
+        run = self._run()
+        usual = run.recipe.sampling()
+        if steps is not None and steps < 1:
+            raise UserError(f"steps: at least one, not {steps}")
+        sampler = copy.copy(sampler or run.sampler())
+        sampler.steps = steps or sampler.steps
+        scale = usual.guidance if guidance is None else guidance
+        return guided(run.diffusion, scale, usual.clip), sampler, batch_size or usual.batch_size
+
+    @contextmanager
+    def _seeded(self, random_state: int | None) -> Iterator[None]:
+        """Torch's numbers start from the seed and go on afterwards as if nothing had been drawn; without one they just go on."""
+        seed = self.random_state if random_state is None else random_state
+        with nullcontext() if seed is None else drawing(int(seed), next(self.run_.diffusion.parameters()).device):
+            yield
+
+
+_PARAMETERS = "estimator.json"
+
+
+def _joined(X: Any, y: Any) -> pd.DataFrame:
+    if not isinstance(X, pd.DataFrame):
+        raise UserError(f"fit takes a pandas DataFrame, not {type(X).__name__}; pd.DataFrame(X) makes one of an array")
+    if y is None:
+        return X
+    name = getattr(y, "name", None)
+    name = "target" if name is None else name
+    if len(y) != len(X) or name in X.columns:
+        reason = f"{len(y)} values for {len(X)} rows" if len(y) != len(X) else "the table has a column of this name"
+        raise UserError(f"y: {name!r} does not fit the table: {reason}")
+    return X.assign(**{name: np.asarray(y) if not isinstance(y, pd.Series) else y.to_numpy()}) if isinstance(name, str) else X
+
+
+def filled(df: pd.DataFrame, drawn: pd.DataFrame) -> pd.DataFrame:
+    """df with its missing values taken from `drawn`, row by row; columns without any left have the dtype of `drawn`."""
+    out = df.copy()
+    for column in df.columns:
+        holes = df[column].isna()
+        if holes.any():
+            values = drawn[column].set_axis(df.index)
+            # Whole numbers with holes come as floats: they can be whole again.
+            out[column] = values.where(holes, df[column].astype(values.dtype, errors="ignore")) if not values.isna().any() else df[column].where(~holes, values)
+    return out
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON keeps it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value

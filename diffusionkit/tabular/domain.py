@@ -1,0 +1,102 @@
+"""The tabular domain: what the commands ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffusionkit.domain import Dataset, Domain
+
+
+class TabularDomain(Domain):
+    """Tables as states {"num": (B, D), "cat": (B, K)}: normal numbers and codes."""
+
+    name = "tabular"
+    data = {
+        "randhie": "diffusionkit.tabular.data:Rand",
+        "csv": "diffusionkit.tabular.data:Csv",
+        "table": "diffusionkit.tabular.data:Named",
+        "frame": "diffusionkit.tabular.data:Frame",
+    }
+    backbones = {
+        "mlp": "diffusionkit.tabular.backbones.mlp:ResidualMLP",
+        "tabddpm": "diffusionkit.tabular.backbones.tabddpm:TabDDPM",
+        "transformer": "diffusionkit.tabular.backbones.transformer:ColumnTransformer",
+        "mtabgen": "diffusionkit.tabular.backbones.mtabgen:MTabGen",
+    }
+    codec = "diffusionkit.tabular.codec:TableCodec"
+    ending = ".csv"
+
+    def sketch(self, data: Any) -> dict[str, Any]:
+        return dict.fromkeys(("numbers", "sizes", "owners", "positions", "shares", "target"), ...)
+
+    def prepare(self, data: Any) -> tuple[Any, dict[str, Dataset]]:
+        from diffusionkit.tabular.prepare import prepared
+
+        return prepared(data, data.load())
+
+    def condition(self, codec: Any, indices: Any, *, where: str | None = None, balance: str | None = None) -> Any:
+        """What the rows must be like, or None.
+
+        Args:
+            codec: knows the columns.
+            indices: running numbers (B,).
+            where: conditions such as "income=>50K; age=30..40; hours>=40; education=Masters|Doctorate".
+            balance: a column whose levels are to be equally frequent.
+
+        Raises:
+            UserError: for a column, level or range that there is not.
+        """
+        from diffusionkit.tabular.conditions import read
+
+        return read(codec, where, balance) or None
+
+    def draw(
+        self,
+        diffusion: Any,
+        codec: Any,
+        sampler: Any,
+        indices: Any,
+        watch: Callable[..., None] | None = None,
+        **wanted: Any,
+    ) -> Any:
+        from diffusionkit.tabular.generate import draw
+
+        return draw(diffusion, codec, sampler, indices, self.condition(codec, indices, **wanted), watch)
+
+    def picture(self, codec: Any, x: Any, path: Path, columns: int | None = None) -> None:
+        from diffusionkit.tabular.plots import marginals
+
+        kinds = {name: kind for name, kind in codec.schema.kinds.items() if kind not in ("identifier", "constant")}
+        real, drawn = codec.independent(len(x["cat"])), codec.decode(x)
+        marginals(real[list(kinds)], drawn[list(kinds)], path, kinds)
+
+    def writer(self, codec: Any, path: str | Path, n: int, **wanted: Any) -> Any:
+        from diffusionkit.tabular.conditions import overwrite
+        from diffusionkit.tabular.export import open_writer
+
+        asked = self.condition(codec, [], **wanted)
+        return open_writer(codec, path, n, (lambda frame: overwrite(codec, asked, frame)) if asked else None)
+
+    def evaluate(
+        self, run: Any, *, n: int | None = None, seed: int = 0, target: str | None = None, pictures: bool = True
+    ) -> dict[str, Any]:
+        """Shape, trend, detection, coverage, usefulness and distances of a run's rows, beside their floors.
+
+        Args:
+            run: a loaded run.
+            n: how many rows to draw; as many as the training part has by default.
+            seed: of the rows and of the measures.
+            target: the column that is predicted for the usefulness of the rows; the data's own by default.
+            pictures: draw marginals, correlations and an embedding into the run folder.
+
+        Returns:
+            A tree of numbers; `table` holds the rows that the command prints.
+
+        Raises:
+            UserError: if the data or an option does not allow it.
+        """
+        from diffusionkit.tabular.evaluate import evaluate
+
+        return evaluate(run, n=n, seed=seed, target=target, pictures=pictures)
