@@ -6,8 +6,8 @@ from diffusionkit.lazy import exports
 
 _HOMES = {
     "TabularDiffusion": "api",
-    "DiffusionImputer": "sklearn",
-    "DiffusionOverSampler": "sklearn",
+    "DiffusionImputer": "estimators",
+    "DiffusionOverSampler": "estimators",
     "Schema": "schema",
     "Column": "schema",
     "TableCodec": "codec",

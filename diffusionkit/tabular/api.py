@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ class TabularDiffusion(BaseEstimator):
             for first in range(0, n, size):
                 indices = torch.arange(first, min(first + size, n))
                 x = generate.draw(diffusion, run.codec, sampler, indices, wanted, lambda *_: stage(f"drawing {n:,} rows"))
-                yield conditions.overwrite(run.codec, wanted, run.codec.decode(x, first))
+                yield run.codec.decode(x, first, partial(conditions.overwrite, run.codec, wanted))
 
     def impute(
         self, df: pd.DataFrame, draws: int = 1, *, steps: int | None = None, random_state: int | None = None, **how: Any
@@ -217,9 +218,12 @@ class TabularDiffusion(BaseEstimator):
         Raises:
             UserError: for a column that the fitted table has not.
         """
-        schema = self._run().codec.schema
-        schema.check(rows, only=rows.columns)
-        return self.impute(schema.widen(rows), **how)
+        names = self._run().codec.outer.names
+        for name in rows.columns:
+            if name not in names:
+                raise UserError(f"column {name!r} is not in the table that was fitted; drop it")
+        absent = pd.DataFrame({name: [None] * len(rows) for name in names if name not in rows}, rows.index, dtype=object)
+        return self.impute(pd.concat([rows, absent], axis=1)[names], **how)
 
     def losses(self, df: pd.DataFrame, draws: int = 16, seed: int = 0) -> np.ndarray:
         """(n,) the training loss of each row, averaged over noise: what a loss-based membership attack sees."""
@@ -317,8 +321,9 @@ def filled(df: pd.DataFrame, drawn: pd.DataFrame) -> pd.DataFrame:
         holes = df[column].isna()
         if holes.any():
             values = drawn[column].set_axis(df.index)
-            # Whole numbers with holes come as floats: they can be whole again.
-            out[column] = values.where(holes, df[column].astype(values.dtype, errors="ignore")) if not values.isna().any() else df[column].where(~holes, values)
+            kept = df[column][~holes].astype(values.dtype)
+            # Whole numbers with holes come as floats, and are whole again where no hole is left.
+            out[column] = pd.concat([kept, values[holes]])[df.index] if df.index.is_unique else values.mask(~holes, kept)
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from diffusionkit.domain import Codec
 from diffusionkit.errors import UserError
 from diffusionkit.tabular import columns as coding
 from diffusionkit.tabular.columns import Coder, Identifiers, Levels, Numbers
+from diffusionkit.tabular.constraints import Constraints
 from diffusionkit.tabular.frames import from_plain
 from diffusionkit.tabular.schema import Kind, Schema
 from diffusionkit.tabular.table import Table
@@ -43,6 +44,8 @@ class TableCodec(Codec):
         whole: columns of whole numbers with at most so many values have a code for each.
         residual: whether the rank within a bin is a number of the state; otherwise decoding draws it anew.
         target: the column to be predicted, for networks that treat it apart.
+        rules: constraints that hold in every row; the coders see the columns in the form in which they are modelled.
+        outer: the schema of the frames that come and go; without rules that of the coders.
     """
 
     def __init__(
@@ -53,10 +56,13 @@ class TableCodec(Codec):
         whole: int,
         residual: bool = True,
         target: str | int | None = None,
+        rules: Constraints | None = None,
+        outer: Schema | None = None,
     ) -> None:
         self.coders, self.bins, self.between, self.whole = coders, bins, between, whole
         self.residual, self.target = residual, target
         self.schema = Schema(tuple(coder.column for coder in coders))
+        self.rules, self.outer = rules or Constraints(), outer or self.schema
         self.num = [i for i, coder in enumerate(coders) if coder.residual]
         self.cat = [i for i, coder in enumerate(coders) if coder.size > 1]
 
@@ -67,6 +73,7 @@ class TableCodec(Codec):
         schema: Schema | None = None,
         *,
         columns: Mapping[Any, Kind] | None = None,
+        constraints: Sequence[str] = (),
         bins: int = 100,
         between: bool = True,
         whole: int = 0,
@@ -82,12 +89,16 @@ class TableCodec(Codec):
         """
         if bins < 0 or bins == 1 or whole < 0:
             raise UserError(f"bins must be 0 or at least 2 and whole not negative, not {bins} and {whole}")
-        schema = schema or Schema.infer(df, columns)
-        schema.check(df)
+        outer = schema or Schema.infer(df, columns)
+        outer.check(df)
+        rules = Constraints(constraints, df.columns).fit(df)
+        df = rules.forward(df)
+        kept = {name: kind for name, kind in outer.kinds.items() if name in df and name not in rules.determined}
+        schema = Schema.infer(df, kept) if len(rules) else outer
         coders = [coding.fit(column, df[column.name], bins, between, whole, residual) for column in schema.columns]
         if target is not None:
-            schema.position(target)  # refuses one that there is not
-        codec = cls(coders, bins, between, whole, residual, target)
+            outer.position(target)  # refuses one that there is not
+        codec = cls(coders, bins, between, whole, residual, target, rules, outer)
         if not (codec.num or codec.cat):
             raise UserError("the table holds nothing to learn: every column is constant or an identifier")
         return codec
@@ -102,7 +113,7 @@ class TableCodec(Codec):
         coders = [self.coders[i] for i in self.cat]
         shares = [np.array(coder.counts) / max(sum(coder.counts), 1) for coder in coders]
         positions = [_positions(coder, share) for coder, share in zip(coders, shares, strict=True)]
-        owner = None if self.target is None else self.schema.position(self.target)
+        owner = self.schema.names.index(self.target) if self.target in self.schema.names else None
         return {
             "numbers": len(self.num),
             "sizes": [coder.size for coder in coders],
@@ -127,7 +138,7 @@ class TableCodec(Codec):
         Raises:
             UserError: if the frame does not fit, or holds a level never seen.
         """
-        self.schema.check(df)
+        df = self._inward(df)
         index = np.empty((len(df), len(self.num)), np.int32)
         codes = np.empty((len(df), len(self.cat)), np.int32)
         for i, coder in enumerate(self.coders):
@@ -157,19 +168,21 @@ class TableCodec(Codec):
 
     def missing(self, df: pd.DataFrame) -> dict[str, Tensor]:
         """Masks of the shape of the state's entries: True where the value is missing."""
-        self.schema.check(df)
-        out = {}
+        df, out = self._inward(df), {}
         for name, owners in (("num", self.num), ("cat", self.cat)):
             masks = [df[self.schema.columns[i].name].isna().to_numpy(bool) for i in owners]
             out[name] = torch.from_numpy(np.stack([*masks, np.zeros(len(df), bool)], 1)[:, :-1])
         return out
 
-    def decode(self, x: State, first: int = 0) -> pd.DataFrame:
+    def decode(
+        self, x: State, first: int = 0, change: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    ) -> pd.DataFrame:
         """The frame of these states, with the columns, order and dtypes of the one fitted.
 
         Args:
             x: the state.
             first: running number of the first row; rows of different running numbers have different identifiers.
+            change: what is done to the frame before the constraints add what follows from it.
 
         Raises:
             ValueError: for numbers that are not.
@@ -186,7 +199,12 @@ class TableCodec(Codec):
                 decoded.append(coder.decode(codes, residuals, n, first))
         frame = pd.concat(decoded, axis=1) if decoded else pd.DataFrame(index=range(n))
         frame.columns = pd.Index([c.name for c in self.schema.columns if not c.drop])
-        return frame
+        return self.rules.backward(frame if change is None else change(frame))
+
+    def _inward(self, df: pd.DataFrame) -> pd.DataFrame:
+        """A frame of the user's as the coders see it."""
+        self.outer.check(df)
+        return self.rules.forward(df)
 
     def independent(self, n: int) -> pd.DataFrame:
         """n rows whose columns are each drawn as in the training part, knowing nothing of one another."""
@@ -236,6 +254,7 @@ class TableCodec(Codec):
 
     def save(self, folder: Path) -> None:
         content: dict[str, Any] = {"codec": "table", **{name: getattr(self, name) for name in _OPTIONS}}
+        content |= {"outer": self.outer.to_json(), "constraints": self.rules.to_json()}
         content["schema"], content["coders"], tensors = self.schema.to_json(), [], {}
         for i, coder in enumerate(self.coders):
             if isinstance(coder, Levels):
@@ -272,7 +291,8 @@ class TableCodec(Codec):
                 else:
                     ranks = RankTable(*(tensors[f"{i}.{key}"] for key in ("values", "counts", "starts")))
                     coders.append(Numbers(column, ranks, entry["absent"], options["between"], options["residual"]))
-            return cls(coders, **options)
+            rules, outer = Constraints.from_json(content["constraints"]), Schema.from_json(content["outer"])
+            return cls(coders, **options, rules=rules, outer=outer)
         except OSError as error:
             raise UserError(
                 f"{path}: cannot be read ({error.strerror or error}); it belongs to every tabular run"

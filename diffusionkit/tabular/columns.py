@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from diffusionkit.errors import UserError
 from diffusionkit.tabular import frames, identifiers
@@ -167,6 +168,15 @@ class Numbers:
             moved = self._rounded(self.ranks.between(index, position))
             series = self._restored(moved) if not self.missing else series.where(absent, self._restored(moved))
         return series
+
+    def redrawn(self, series: pd.Series, codes: Array, low: Array, high: Array) -> pd.Series:
+        """The values of these codes drawn anew, their residuals in the ranges that `within` gave for the codes."""
+        present = self.index(series)
+        own = np.where(present < 0, codes[0], self.ranks.codes[present])
+        place = np.searchsorted(codes, own).clip(max=len(codes) - 1)
+        begin, end = ndtr(low[place].astype(np.float64)), ndtr(high[place].astype(np.float64))
+        residuals = ndtri(begin + torch.rand(len(series), dtype=torch.float64).numpy() * (end - begin))
+        return self.decode(codes[place], residuals.clip(low[place], high[place]), len(series), 0).set_axis(series.index)
 
     @property
     def bounds(self) -> tuple[Any, Any]:

@@ -99,10 +99,14 @@ def known(codec: TableCodec, wanted: Wanted, indices: Tensor) -> tuple[dict[str,
 
 
 def overwrite(codec: TableCodec, wanted: Wanted, frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the fixed values put in as they were given: a number never seen has no code of its own."""
+    """The frame with what the codes cannot say: fixed numbers never seen, and ranges that cut through a bin."""
     for column, value in wanted.fixed.items():
         if isinstance(_coder(codec, column), Numbers):
             frame[column] = _repeated(codec, column, value, len(frame))
+    for column, (low, high) in wanted.ranges.items():
+        coder = _coder(codec, column)
+        if not coder.residual:
+            frame[column] = coder.redrawn(frame[column], wanted.codes[column].numpy(), low.numpy(), high.numpy())
     return frame
 
 
@@ -144,6 +148,8 @@ def _coder(codec: TableCodec, column: Any) -> Any:
         near = difflib.get_close_matches(str(column), map(str, names), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"where: there is no column {column!r}{hint} (columns: {', '.join(map(str, names[:30]))})")
+    if column in codec.rules.determined:
+        raise UserError(f"where: column {column!r} follows from others by a constraint; ask for those")
     coder = codec.coders[names.index(column)]
     if isinstance(coder, Identifiers):
         raise UserError(f"where: column {column!r} is an identifier; its values are made up and cannot be asked for")

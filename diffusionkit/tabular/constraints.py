@@ -12,8 +12,7 @@ import pandas as pd
 
 from diffusionkit.errors import UserError
 from diffusionkit.tabular.exact import Label
-from diffusionkit.tabular.rule import Constraint
-from diffusionkit.tabular.rules import LessEqual, OneOf
+from diffusionkit.tabular.rules import Constraint, LessEqual, OneOf
 from diffusionkit.tabular.sums import FixedSum
 
 _KINDS = {kind.__name__: kind for kind in (LessEqual, FixedSum, OneOf)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class TabularDomain(Domain):
     def picture(self, codec: Any, x: Any, path: Path, columns: int | None = None) -> None:
         from diffusionkit.tabular.plots import marginals
 
-        kinds = {name: kind for name, kind in codec.schema.kinds.items() if kind not in ("identifier", "constant")}
+        kinds = {name: kind for name, kind in codec.outer.kinds.items() if kind not in ("identifier", "constant")}
         real, drawn = codec.independent(len(x["cat"])), codec.decode(x)
         marginals(real[list(kinds)], drawn[list(kinds)], path, kinds)
 
@@ -77,7 +78,7 @@ class TabularDomain(Domain):
         from diffusionkit.tabular.export import open_writer
 
         asked = self.condition(codec, [], **wanted)
-        return open_writer(codec, path, n, (lambda frame: overwrite(codec, asked, frame)) if asked else None)
+        return open_writer(codec, path, n, partial(overwrite, codec, asked) if asked else None)
 
     def evaluate(
         self, run: Any, *, n: int | None = None, seed: int = 0, target: str | None = None, pictures: bool = True

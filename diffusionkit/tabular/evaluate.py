@@ -24,7 +24,7 @@ def evaluate(
     if target is not None and target not in train.columns:
         raise UserError(f"target: there is no column {target!r} (columns: {', '.join(map(str, train.columns))})")
     fake = rows(run, len(train) if n is None else n, seed)
-    kinds = run.codec.schema.kinds
+    kinds = run.codec.outer.kinds
     shown = [name for name, kind in kinds.items() if kind not in ("identifier", "constant")]
     train, fake, test = (None if frame is None else frame[shown] for frame in (train, fake, test))
     report = quality_report(

@@ -23,10 +23,7 @@ class Values:
         found = frames.numbers(series[self.present], of, unit, series.name) if self.present.any() else np.zeros(0, int)
         self.numbers = np.zeros(len(series), found.dtype)
         self.numbers[self.present] = found
-        narrow = str(series.dtype).lower()
-        self._dtype = (
-            narrow if narrow in ("float16", "float32") else "float32" if narrow == "float[pyarrow]" else "float64"
-        )
+        self._dtype = _narrow(series.dtype) or "float64"
 
     @property
     def digits(self) -> int | None:
@@ -35,7 +32,16 @@ class Values:
         return 0 if values.dtype.kind in "iu" else decimals(np.unique(values), self._dtype)
 
 
+def _narrow(dtype: Any) -> str | None:
+    """The numpy name of a float dtype of less than 64 bits."""
+    text = str(dtype).lower()
+    return {"float[pyarrow]": "float32", "halffloat[pyarrow]": "float16"}.get(
+        text, text if text in ("float16", "float32") else None
+    )
+
+
 def zoned(dtype: Any) -> bool:
+    """Whether dates of this dtype have a time zone."""
     return (getattr(dtype, "tz", None) or getattr(getattr(dtype, "pyarrow_dtype", None), "tz", None)) is not None
 
 
@@ -74,19 +80,23 @@ def replaced(df: pd.DataFrame, columns: dict[Label, pd.Series]) -> pd.DataFrame:
 
 
 def complete(parts: list[Values]) -> Array:
+    """Where none is missing."""
     return np.logical_and.reduce([part.present for part in parts])
 
 
 def added(parts: list[Values]) -> Array:
+    """The sum, without what is missing."""
     return np.add.reduce([part.numbers for part in parts])
 
 
 def most_digits(values: list[Values]) -> int | None:
+    """The decimals that write all of them."""
     digits = [one.digits for one in values]
     return None if None in digits else max(digits)
 
 
 def rounded(numbers: Array, digits: int | None) -> Array:
+    """To so many decimals, where there is a number of them."""
     return numbers if digits is None or numbers.dtype.kind in "iu" else np.round(numbers, digits)
 
 
@@ -101,7 +111,7 @@ def up(numbers: Array, digits: int | None, dtype: str) -> Array:
         return numbers
     made = numbers if digits is None else np.ceil(np.round(numbers * 10.0**digits, 6)) / 10.0**digits
     made = np.where(made < numbers, made + (0 if digits is None else 10.0**-digits), made)
-    if dtype.lower() not in ("float16", "float32"):
+    if _narrow(dtype) is None:
         return made
-    narrow = made.astype(dtype.lower())
+    narrow = made.astype(_narrow(dtype))
     return np.where(narrow < numbers, np.nextafter(narrow, narrow.dtype.type(np.inf)), narrow).astype(np.float64)

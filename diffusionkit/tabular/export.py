@@ -51,8 +51,10 @@ class Writer:
 
     def write(self, x: State) -> None:
         """Adds a chunk of states; the running numbers of the rows go on from chunk to chunk."""
-        frame = self.codec.decode(x, first=self.count)
-        frame = frame if self.change is None else self.change(frame)
+        self.write_frame(self.codec.decode(x, self.count, self.change))
+
+    def write_frame(self, frame: pd.DataFrame) -> None:
+        """Adds a chunk that has been decoded, its first row with the running number `count`."""
         if self.count + len(frame) > self.n:
             raise ValueError(f"{self.path}: more rows than the {self.n} announced")
         self._guard(lambda: self._add(frame))

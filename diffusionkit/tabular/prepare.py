@@ -25,7 +25,9 @@ def prepared(source: Any, parts: Mapping[str, pd.DataFrame]) -> tuple[TableCodec
         UserError: if the frames have to be put right first.
     """
     train = parts["train"]
-    codec = TableCodec.fit(train, columns=source.columns, target=source.target, **source.codec)
+    codec = TableCodec.fit(
+        train, columns=source.columns, constraints=source.constraints, target=source.target, **source.codec
+    )
     sets = {"train": codec.table(train)}
     held = parts.get("val", parts.get("test"))
     if held is not None:
@@ -35,11 +37,11 @@ def prepared(source: Any, parts: Mapping[str, pd.DataFrame]) -> tuple[TableCodec
 
 def _known(codec: TableCodec, frame: pd.DataFrame) -> pd.DataFrame:
     """The held-out rows whose levels the training part has; how many have others is said."""
-    keep = pd.Series(True, index=frame.index)
+    keep = codec.rules.holds(frame)
     for coder in codec.coders:
         name = coder.column.name
         if isinstance(coder, Levels) and name in frame:
             keep &= frame[name].isin(coder.levels) | (frame[name].isna() & coder.missing)
     if not keep.all():
-        warnings.warn(f"{(~keep).sum()} held-out rows have levels that the training part has not: left out", stacklevel=2)
+        warnings.warn(f"{(~keep).sum()} held-out rows have levels that the training part has not, or break a constraint: left out", stacklevel=2)
     return frame[keep]

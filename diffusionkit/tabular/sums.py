@@ -24,7 +24,7 @@ from diffusionkit.tabular.exact import (
     replaced,
     rounded,
 )
-from diffusionkit.tabular.rule import Constraint, family_of, quoted
+from diffusionkit.tabular.rules import Constraint, family_of, quoted
 from diffusionkit.tabular.transforms import decimals
 
 _NARROW = {"float16": 1e-2, "float32": 1e-5, "float[pyarrow]": 1e-5, "halffloat[pyarrow]": 1e-2}
@@ -90,8 +90,8 @@ class FixedSum(Constraint):
             own = self.kept["digits"] if self.kept else total.digits
             finer = any(part.digits is None or part.digits > own for part in parts) if own is not None else False
             slack = slack + (0.5 * 10.0**-own if finer else 0)
-        complete = complete(parts) if total is None else complete([*parts, total])
-        return ~complete | (np.abs(added(parts) - goal) <= slack)
+        known = complete(parts if total is None else [*parts, total])
+        return ~known | (np.abs(added(parts) - goal) <= slack)
 
     def _fit(self, df: pd.DataFrame) -> dict[str, Any]:
         parts = self._read(df)
@@ -138,26 +138,26 @@ class FixedSum(Constraint):
 
     def _shares(self, df: pd.DataFrame) -> pd.DataFrame:
         parts, left, made = self._read(df), np.full(len(df), float(self.total)), {}
-        complete, (*sequence, last) = complete(parts), self.kept["sequence"]
+        known, (*sequence, last) = complete(parts), self.kept["sequence"]
         for i in sequence:
             made[self.parts[i]] = plain(_share(parts[i].numbers, left), parts[i].present)
             left = self._less(left, parts[i].numbers)
         if not self.kept["left"]:
             return replaced(df, made).drop(columns=[self.parts[last]])
-        share = np.where(complete, 1.0, _share(parts[last].numbers, left))
+        share = np.where(known, 1.0, _share(parts[last].numbers, left))
         return replaced(df, {**made, self.parts[last]: plain(share, parts[last].present)})
 
     def _amounts(self, df: pd.DataFrame) -> pd.DataFrame:
         left, made, (*sequence, last) = np.full(len(df), float(self.total)), {}, self.kept["sequence"]
-        complete = np.ones(len(df), bool)
+        known = np.ones(len(df), bool)
         for i in sequence:
             amount, present = self._amount(df, i, left)
             made[self.parts[i]] = dressed(amount, present, self.kept["looks"][i])
-            left, complete = self._less(left, amount), complete & present
-        amount, present = left, complete
+            left, known = self._less(left, amount), known & present
+        amount, present = left, known
         if self.kept["left"]:
             part, present = self._amount(df, last, left)
-            amount = np.where(complete, left, part)
+            amount = np.where(known, left, part)
         return replaced(df, {**made, self.parts[last]: dressed(amount, present, self.kept["looks"][last])})
 
     def _amount(self, df: pd.DataFrame, i: int, left: Array) -> tuple[Array, Array]:

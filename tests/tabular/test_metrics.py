@@ -48,12 +48,11 @@ def test_a_missing_level_is_a_level():
     assert metrics.shape(real, fake, {"c": LEVEL})["c"] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("columns", [KINDS])
-def test_equal_rows_in_any_order_have_no_error(columns):
+def test_equal_rows_in_any_order_have_no_error():
     real = table()
     fake = real.sample(frac=1, random_state=0)[["c", "x", "y"]]
-    assert max(metrics.shape(real, fake, columns).values()) == 0
-    assert np.nanmax(metrics.trend(real, fake, columns).to_numpy()) == pytest.approx(0, abs=1e-12)
+    assert max(metrics.shape(real, fake, KINDS).values()) == 0
+    assert np.nanmax(metrics.trend(real, fake, KINDS).to_numpy()) == pytest.approx(0, abs=1e-12)
 
 
 def test_the_values_count_and_not_the_dtype():
@@ -188,7 +187,7 @@ def test_efficiency_knows_real_from_independent():
     assert good["r2"] > 0.8 > 0.2 > bad["r2"]
     assert good["rmse"] == pytest.approx(np.sqrt((1 - good["r2"]) * test["y"].var(ddof=0)))
     good, bad = (metrics.efficiency(part, test, "c", KINDS) for part in (real, shuffled(real)))
-    assert good["auc"] > 0.75 > 0.6 > bad["auc"] and good["f1"] > bad["f1"]
+    assert good["auc"] > 0.8 and good["auc"] > bad["auc"] + 0.15 and good["f1"] > bad["f1"]
 
 
 def test_efficiency_of_several_classes_some_of_them_new():

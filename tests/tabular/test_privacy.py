@@ -42,7 +42,12 @@ def test_copies_are_found_out_by_every_attack():
     assert found.value("d by nearest row, accuracy") == 1
     rows = found.table.set_index("measure")
     assert rows["ideal"]["d by nearest row, accuracy"] < 0.5
-    for words in ("learned by heart", "100.00 % are exact copies", "better than by tossing", "'d' better than"):
+    for words in (
+        "learned by heart",
+        "100.00 % are exact copies",
+        " better than by tossing",
+        "'d' and 'c' better than",
+    ):
         assert words in found.sentence
 
 
