@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -100,10 +101,12 @@ class TabularDiffusion(BaseEstimator):
         return self
 
     def _recipe(self, rows: int) -> Recipe:
-        changes = {key: str(value) for key, value in (self.settings or {}).items()}
+        """The preset's recipe, its length suited to the table where neither `steps` nor `settings` says it."""
         recipe = Recipe.load(PRESETS.get(self.preset, self.preset), {"data.name": "frame"})
-        steps = recipe.build("training").steps if self.steps is None else self.steps
-        return recipe.override({"training.steps": str(steps), "training.pictures": "0", **changes})
+        length = suited(rows) if self.preset == "default" else {}
+        given = {} if self.steps is None else {"training.steps": self.steps}
+        changes = {"training.pictures": 0, **length, **given, **dict(self.settings or {})}
+        return recipe.override({key: str(value) for key, value in changes.items()})
 
     def _keep(self, run: Run) -> None:
         run.diffusion.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -299,6 +302,12 @@ class TabularDiffusion(BaseEstimator):
 
 
 _PARAMETERS = "estimator.json"
+
+
+def suited(rows: int) -> dict[str, int]:
+    """Batch size and steps for a table of so many rows: about 100 passes, in batches of at most a twentieth of it."""
+    batch_size = min(max(2 ** int(math.log2(max(rows / 20, 1))), 32), 1024)
+    return {"training.batch_size": batch_size, "training.steps": min(max(round(100 * rows / batch_size), 500), 6000)}
 
 
 def _joined(X: Any, y: Any) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusionkit.core.guidance import Guided
+from diffusionkit.errors import UserError
 from diffusionkit.tabular.codec import TableCodec
 from diffusionkit.tabular.conditions import Wanted, known
 
@@ -84,7 +85,12 @@ def fill(
         present: never draw a missing value where there is another.
     """
     device = next(diffusion.parameters()).device
+    always = getattr(diffusion.masks, "always", ())
+    if given is None or state is None:
+        given, state = known(codec, Wanted(), torch.arange(n)) if always else (None, None)
     if given is not None and state is not None:
+        given, state = _settled(codec, always, given, state)
+        _refuse_unseen(diffusion, codec, always, given)
         given = {name: mask.to(device) for name, mask in given.items()}
         state = {name: value.to(device) for name, value in state.items()}
     levels, bounds = limits(codec, wanted or Wanted(), present, device)
@@ -93,6 +99,32 @@ def fill(
         for column in wanted.codes if wanted else ():
             given, state = _first(diffusion, codec, column, given, state)
     return sampler(diffusion, like=codec.like(n), given=given, known=state, watch=watch)
+
+
+def _settled(
+    codec: TableCodec, always: Any, given: dict[str, Tensor], state: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What a network is always shown, drawn as frequently as it was seen where it is not given."""
+    given, state = {k: v.clone() for k, v in given.items()}, {k: v.clone() for k, v in state.items()}
+    for place in (place for place, owner in enumerate(codec.cat) if owner in always):
+        counts = torch.tensor(codec.coders[codec.cat[place]].counts, dtype=torch.float64)
+        drawn = torch.multinomial(counts, len(state["cat"]), replacement=True)
+        state["cat"][:, place] = torch.where(given["cat"][:, place], state["cat"][:, place], drawn)
+        given["cat"][:, place] = True
+    return given, state
+
+
+def _refuse_unseen(diffusion: nn.Module, codec: TableCodec, always: Any, given: dict[str, Tensor]) -> None:
+    """Refuses conditions that the network was not trained for: they would be ignored or misread."""
+    masks = diffusion.masks
+    free = masks is not None and (masks.share > 0 or masks.plain)
+    others = [owner for name, owners in (("num", codec.num), ("cat", codec.cat))
+              for owner, shown in zip(owners, given[name].any(0).tolist(), strict=True) if shown and owner not in always]  # fmt: skip
+    if others and not free:
+        raise UserError(
+            f"column {codec.schema.names[others[0]]!r} cannot be given: this model was trained without given columns; "
+            "train with backbone.masked above 0, or use the default preset"
+        )
 
 
 def limits(

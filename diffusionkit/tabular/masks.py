@@ -17,14 +17,17 @@ class ColumnMasks:
         owners: for each part of the state, which column each of its entries belongs to.
         share: of the rows that are shown something.
         always: columns that are always shown.
+        plain: what is given looks to the network like what has been revealed (masked codes, no time), so that it needs no training.
     """
 
-    def __init__(self, owners: Mapping[str, Sequence[int]], share: float, always: Sequence[int] = ()) -> None:
+    def __init__(
+        self, owners: Mapping[str, Sequence[int]], share: float, always: Sequence[int] = (), plain: bool = False
+    ) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"masked is a share of the rows and must lie in [0, 1], not {share:g}")
         self.owners = {name: torch.tensor(list(owner), dtype=torch.long) for name, owner in owners.items()}
         self.columns = 1 + max((int(owner.max()) for owner in self.owners.values() if len(owner)), default=-1)
-        self.share, self.always = share, list(always)
+        self.share, self.always, self.plain = share, list(always), plain
 
     def __call__(self, x0: dict[str, Tensor], rows: None = None) -> dict[str, Tensor]:
         n, device = len(next(iter(x0.values()))), next(iter(x0.values())).device

@@ -200,5 +200,5 @@ def exact_copies(train: Table, fake: Table, columns: Kinds = None) -> float:
 
 def _hashes(table: Coded) -> np.ndarray:
     """(n,) 64 bits of each row; that two different rows of a million share them has a chance of one in ten million."""
-    frame = pd.DataFrame(np.hstack([table.numbers + 0.0, table.codes]))  # + 0.0 makes -0.0 and 0.0 one
+    frame = pd.DataFrame(np.hstack([table.numbers, table.codes]))
     return pd.util.hash_pandas_object(frame, index=False).to_numpy()

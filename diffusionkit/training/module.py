@@ -24,7 +24,8 @@ def learning_rate(options: Training, step: int) -> float:
         return options.lr * (step + 1) / warmup
     if options.decay == "constant":
         return options.lr
-    return options.lr * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (options.steps - warmup)))) / 2
+    done = min(1.0, (step - warmup) / (options.steps - warmup))
+    return options.lr * (1 - done if options.decay == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
 
 def reseed(seed: int, device: torch.device) -> None:

@@ -15,7 +15,7 @@ class Training:
         batch_size: samples in one batch, of each device.
         lr: learning rate of AdamW after the warm-up.
         warmup: steps over which the learning rate rises linearly from 0; at most a fifth of the run.
-        decay: what follows the warm-up: "cosine" falls to 0 at the last step, "constant" stays.
+        decay: what follows the warm-up: "cosine" and "linear" fall to 0 at the last step, "constant" stays.
         weight_decay: decoupled weight decay.
         betas: AdamW's two decay rates.
         clip: largest norm of the gradient; 0 switches clipping off.
@@ -31,7 +31,7 @@ class Training:
     batch_size: int = 128
     lr: float = 2e-4
     warmup: int = 500
-    decay: Literal["cosine", "constant"] = "cosine"
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
@@ -53,8 +53,8 @@ class Training:
             raise ValueError(f"lr must be above 0, not {self.lr:g}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), not {self.ema:g}")
-        if self.decay not in ("cosine", "constant"):
-            raise ValueError(f"decay must be 'cosine' or 'constant', not {self.decay!r}")
+        if self.decay not in ("cosine", "linear", "constant"):
+            raise ValueError(f"decay must be 'cosine', 'linear' or 'constant', not {self.decay!r}")
         if self.precision not in ("32", "bf16", "fp16"):
             raise ValueError(f"precision must be '32', 'bf16' or 'fp16', not {self.precision!r}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

@@ -50,7 +50,7 @@ class ResidualMLP(nn.Module):
         masked: float = 0.5,
     ) -> None:
         super().__init__()
-        self.masks = ColumnMasks(owners, masked)
+        self.masks = ColumnMasks(owners, masked, plain=not (numbers or timed))
         self.codes = Codes(sizes, width, torch.tensor(positions), torch.tensor(shares), harmonics)
         self.numbers = Numbers(numbers, embedding, features)
         self.numbers_in = nn.Linear(numbers * self.numbers.size, width) if numbers else None
