@@ -62,6 +62,8 @@ class Domain(ABC):
     codec: ClassVar[str]
     ending: ClassVar[str] = ".png"
     """The ending of the file that samples go to when none is named."""
+    single: ClassVar[bool] = True
+    """Whether a picture shows samples one by one, noised ones as well, so that `diffusionkit plot` can set them in rows."""
 
     @abstractmethod
     def sketch(self, data: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Guided(nn.Module):
                 f"Threshold acts on estimates: wrap it around {type(self).__name__}, not the other way round"
             )
         self.diffusion = diffusion
+        self.training = diffusion.training  # a sampler that is through puts back the mode that it has found here
 
     @property
     def process(self) -> Process:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ import torch
 from rich.console import Console
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from diffusionkit.core import Sampler, guided
+from diffusionkit.core.state import State, tree_cat, tree_map
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from diffusionkit.tabular import conditions, generate
+from diffusionkit.tabular.conditions import Wanted
+from diffusionkit.tabular.holes import completed
 from diffusionkit.tabular.prepare import prepared
 from diffusionkit.tabular.schema import Kind
 from diffusionkit.tabular.text import stages
@@ -91,7 +96,7 @@ class TabularDiffusion(BaseEstimator):
         source.columns = dict(self.columns or {})
         source.constraints, source.target = list(self.constraints), self.target
         codec, parts = prepared(source, {"train": frame})
-        seed = torch.seed() % 2**31 if self.random_state is None else int(self.random_state)
+        seed = int(torch.randint(2**31, ()) if self.random_state is None else self.random_state)
         with drawing(seed, torch.device("cpu")):
             diffusion = assemble(recipe, codec)
         options, console = recipe.build("training"), Console(quiet=not self.verbose)
@@ -102,7 +107,11 @@ class TabularDiffusion(BaseEstimator):
 
     def _recipe(self, rows: int) -> Recipe:
         """The preset's recipe, its length suited to the table where neither `steps` nor `settings` says it."""
-        recipe = Recipe.load(PRESETS.get(self.preset, self.preset), {"data.name": "frame"})
+        loaded = Recipe.load(PRESETS.get(self.preset, self.preset))
+        if loaded.domain.name != "tabular":
+            raise UserError(f"preset: {self.preset!r} is a recipe of the domain {loaded.domain.name}, not of tables")
+        data = {"name": "frame", "codec": loaded.sections["data"].get("codec", {})}
+        recipe = replace(loaded, raw={**loaded.raw, "data": data})
         length = suited(rows) if self.preset == "default" else {}
         given = {} if self.steps is None else {"training.steps": self.steps}
         changes = {"training.pictures": 0, **length, **given, **dict(self.settings or {})}
@@ -153,7 +162,7 @@ class TabularDiffusion(BaseEstimator):
         if n < 1:
             raise UserError(f"n: at least one row, not {n}")
         wanted = conditions.read(run.codec, where, balance)
-        chunks = self._chunks(n, wanted, guidance, steps, sampler, batch_size, random_state)
+        chunks = self._chunks(n, wanted, self._drawing(guidance, steps, sampler, batch_size), random_state)
         if out is None:
             return pd.concat(chunks, ignore_index=True)
         from diffusionkit.tabular.export import open_writer
@@ -163,29 +172,43 @@ class TabularDiffusion(BaseEstimator):
                 writer.write_frame(chunk)
         return Path(out)
 
-    def _chunks(self, n, wanted, guidance, steps, sampler, batch_size, random_state) -> Iterator[pd.DataFrame]:
-        run = self._run()
-        diffusion, sampler, size = self._drawing(guidance, steps, sampler, batch_size)
+    def _chunks(
+        self, n: int, wanted: Wanted, how: tuple[Any, Sampler, int], random_state: int | None
+    ) -> Iterator[pd.DataFrame]:
+        run, (diffusion, sampler, size) = self._run(), how
         with self._seeded(random_state), stages(-(-n // size) * sampler.steps, not self.verbose) as stage:
             for first in range(0, n, size):
                 indices = torch.arange(first, min(first + size, n))
-                x = generate.draw(diffusion, run.codec, sampler, indices, wanted, lambda *_: stage(f"drawing {n:,} rows"))
+                x = generate.draw(
+                    diffusion, run.codec, sampler, indices, wanted, lambda *_: stage(f"drawing {n:,} rows")
+                )
                 yield run.codec.decode(x, first, partial(conditions.overwrite, run.codec, wanted))
 
     def impute(
-        self, df: pd.DataFrame, draws: int = 1, *, steps: int | None = None, random_state: int | None = None, **how: Any
+        self,
+        df: pd.DataFrame,
+        draws: int = 1,
+        *,
+        guidance: float | None = None,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+        batch_size: int | None = None,
+        random_state: int | None = None,
     ) -> Any:
         """The table with its missing values drawn given the others of their row; all else is untouched.
 
         Args:
             df: with the columns of the fitted table; values may be missing in any.
             draws: how many completed tables: with several, how they differ shows how sure the values are (Rubin 1987).
+            guidance: how strongly to follow what is known.
             steps: of the sampler.
+            sampler: instead of the preset's.
+            batch_size: rows drawn at a time.
             random_state: seed; that of the model by default.
-            how: further arguments of `sample`: guidance, sampler, batch_size.
 
         Returns:
-            The completed table, or a list of `draws` of them.
+            The completed table, or a list of `draws` of them. Where nothing that is drawn agrees with a constraint and the known
+            values of the row, its holes stay, and a warning says so.
 
         Raises:
             UserError: for a missing column, another dtype than at fit, or a level never seen; by name.
@@ -193,22 +216,28 @@ class TabularDiffusion(BaseEstimator):
         run = self._run()
         if draws < 1:
             raise UserError(f"draws: at least one, not {draws}")
-        missing = run.codec.missing(df)
-        state, given = run.codec.encode(df), {name: ~mask for name, mask in missing.items()}
-        rows = torch.nonzero(torch.cat(list(missing.values()), 1).any(1))[:, 0]
-        diffusion, sampler, size = self._drawing(how.get("guidance"), steps, how.get("sampler"), how.get("batch_size"))
-        tables, calls = [], draws * -(-len(rows) // size) * sampler.steps
+        table, given = run.codec.table(df), {name: ~mask for name, mask in run.codec.missing(df).items()}
+        rows = torch.nonzero(~torch.cat(list(given.values()), 1).all(1))[:, 0]
+        diffusion, sampler, size = self._drawing(guidance, steps, sampler, batch_size)
+        calls = draws * -(-len(rows) // size) * sampler.steps
         with self._seeded(random_state), stages(calls, not self.verbose) as stage:
-            for _ in range(draws):
-                x = {name: value.clone() for name, value in state.items()}
+
+            def redraw(rows: Tensor) -> State:
+                parts = []
                 for part in rows.split(size):
-                    drawn = generate.fill(
-                        diffusion, run.codec, sampler, len(part), *({k: v[part] for k, v in of.items()} for of in (given, state)),
-                        watch=lambda *_: stage(f"imputing {len(rows):,} rows"), present=True,
-                    )  # fmt: skip
-                    for name, value in drawn.items():
-                        x[name][part] = value.cpu()
-                tables.append(filled(df, run.codec.decode(x)))
+                    shown = ({k: v[part] for k, v in of.items()} for of in (given, state))
+                    parts.append(
+                        generate.fill(diffusion, run.codec, sampler, len(part), *shown, watch=watch, present=True)
+                    )
+                return tree_map(torch.Tensor.cpu, tree_cat(parts))
+
+            def watch(*_: Any) -> None:
+                stage(f"imputing {len(rows):,} rows")
+
+            tables = []
+            for _ in range(draws):
+                state = table.states(slice(None), None)  # each with ties of its own
+                tables.append(completed(run.codec, df, dict(state), rows, redraw))
         return tables[0] if draws == 1 else tables
 
     def complete(self, rows: pd.DataFrame, **how: Any) -> pd.DataFrame:
@@ -221,22 +250,27 @@ class TabularDiffusion(BaseEstimator):
         Raises:
             UserError: for a column that the fitted table has not.
         """
-        names = self._run().codec.outer.names
+        names = [column.name for column in self._run().codec.outer.columns if not column.drop]
         for name in rows.columns:
             if name not in names:
                 raise UserError(f"column {name!r} is not in the table that was fitted; drop it")
-        absent = pd.DataFrame({name: [None] * len(rows) for name in names if name not in rows}, rows.index, dtype=object)
+        absent = pd.DataFrame(
+            {name: [None] * len(rows) for name in names if name not in rows}, rows.index, dtype=object
+        )
         return self.impute(pd.concat([rows, absent], axis=1)[names], **how)
 
     def losses(self, df: pd.DataFrame, draws: int = 16, seed: int = 0) -> np.ndarray:
         """(n,) the training loss of each row, averaged over noise: what a loss-based membership attack sees."""
         run = self._run()
-        table, device = run.codec.table(df), next(run.diffusion.parameters()).device
+        table, diffusion = run.codec.table(df), run.diffusion.eval()
+        device = next(diffusion.parameters()).device
         total = torch.zeros(len(df))
         with torch.no_grad(), drawing(seed, device):
             for part in torch.arange(len(df)).split(4096):
-                x = {name: leaf.to(device) for name, leaf in table.batch(part).x.items()}
-                total[part] = sum(run.diffusion.loss(x).cpu() for _ in range(draws))
+                for _ in range(draws):
+                    part = part[torch.randperm(len(part))]  # the times of a batch may be spread evenly over its rows
+                    x = {name: leaf.to(device) for name, leaf in table.states(part, None).items()}
+                    total[part] += diffusion.loss(x).cpu()
         return (total / draws).numpy()
 
     # ---- keeping
@@ -268,8 +302,9 @@ class TabularDiffusion(BaseEstimator):
         file = Path(path) / _PARAMETERS
         try:
             found = json.loads(file.read_text("utf-8")) if file.exists() else {"preset": run.recipe.name}
+            found |= {name: dict(found[name]) for name in ("columns", "settings") if found.get(name)}
             model = cls(**found).set_params(device=device)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, OSError) as error:
             raise UserError(f"{file}: damaged: {error}") from error
         model._keep(run)
         return model
@@ -288,6 +323,8 @@ class TabularDiffusion(BaseEstimator):
         usual = run.recipe.sampling()
         if steps is not None and steps < 1:
             raise UserError(f"steps: at least one, not {steps}")
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size: at least one, not {batch_size}")
         sampler = copy.copy(sampler or run.sampler())
         sampler.steps = steps or sampler.steps
         scale = usual.guidance if guidance is None else guidance
@@ -320,24 +357,15 @@ def _joined(X: Any, y: Any) -> pd.DataFrame:
     if len(y) != len(X) or name in X.columns:
         reason = f"{len(y)} values for {len(X)} rows" if len(y) != len(X) else "the table has a column of this name"
         raise UserError(f"y: {name!r} does not fit the table: {reason}")
-    return X.assign(**{name: np.asarray(y) if not isinstance(y, pd.Series) else y.to_numpy()}) if isinstance(name, str) else X
-
-
-def filled(df: pd.DataFrame, drawn: pd.DataFrame) -> pd.DataFrame:
-    """df with its missing values taken from `drawn`, row by row; columns without any left have the dtype of `drawn`."""
-    out = df.copy()
-    for column in df.columns:
-        holes = df[column].isna()
-        if holes.any():
-            values = drawn[column].set_axis(df.index)
-            kept = df[column][~holes].astype(values.dtype)
-            # Whole numbers with holes come as floats, and are whole again where no hole is left.
-            out[column] = pd.concat([kept, values[holes]])[df.index] if df.index.is_unique else values.mask(~holes, kept)
-    return out
+    made = X.copy(deep=False)
+    made[name] = y.array if isinstance(y, pd.Series) else np.asarray(y)
+    return made
 
 
 def _plain(value: Any) -> Any:
-    """A parameter as JSON keeps it."""
+    """A parameter as JSON keeps it; labels may be numbers, which the keys of an object may not."""
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+        return [[_plain(key), _plain(entry)] for key, entry in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, Path) else value

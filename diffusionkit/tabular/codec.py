@@ -22,6 +22,7 @@ from diffusionkit.tabular import columns as coding
 from diffusionkit.tabular.columns import Coder, Identifiers, Levels, Numbers
 from diffusionkit.tabular.constraints import Constraints
 from diffusionkit.tabular.frames import from_plain
+from diffusionkit.tabular.holes import modelled
 from diffusionkit.tabular.schema import Kind, Schema
 from diffusionkit.tabular.table import Table
 from diffusionkit.tabular.transforms import RankTable
@@ -126,6 +127,14 @@ class TableCodec(Codec):
     def like(self, n: int) -> dict[str, tuple[int, int]]:
         return {"num": (n, len(self.num)), "cat": (n, len(self.cat))}
 
+    def coder(self, column: str | int) -> Coder:
+        """What codes a column.
+
+        Raises:
+            UserError: if there is none of this name.
+        """
+        return self.coders[self.schema.position(column)]
+
     def entries(self, column: str | int) -> dict[str, list[int]]:
         """The places in the state that describe a column."""
         position = self.schema.position(column)
@@ -167,8 +176,9 @@ class TableCodec(Codec):
         return table.states(slice(None), generator)
 
     def missing(self, df: pd.DataFrame) -> dict[str, Tensor]:
-        """Masks of the shape of the state's entries: True where the value is missing."""
-        df, out = self._inward(df), {}
+        """Masks of the shape of the state's entries: True where the value is missing, or counted from a missing one."""
+        self.outer.check(df)
+        df, out = modelled(self.rules, df), {}
         for name, owners in (("num", self.num), ("cat", self.cat)):
             masks = [df[self.schema.columns[i].name].isna().to_numpy(bool) for i in owners]
             out[name] = torch.from_numpy(np.stack([*masks, np.zeros(len(df), bool)], 1)[:, :-1])
@@ -219,7 +229,7 @@ class TableCodec(Codec):
         Raises:
             UserError: if it was never seen, or the column has no levels.
         """
-        coder = self.coders[self.schema.position(column)]
+        coder = self.coder(column)
         if pd.api.types.is_scalar(value) and pd.isna(value):
             if not coder.missing:
                 raise UserError(f"column {column!r}: no value was missing in the table that was fitted")
@@ -316,7 +326,7 @@ class TableCodec(Codec):
         return torch.from_numpy(np.concatenate(edges)), torch.from_numpy(np.concatenate(bounds))
 
     def _numbers(self, column: str | int) -> Numbers:
-        coder = self.coders[self.schema.position(column)]
+        coder = self.coder(column)
         if not isinstance(coder, Numbers):
             raise UserError(f"column {column!r} is {coder.column.kind}: it holds no numbers")
         return coder

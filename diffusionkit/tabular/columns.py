@@ -178,6 +178,25 @@ class Numbers:
         residuals = ndtri(begin + torch.rand(len(series), dtype=torch.float64).numpy() * (end - begin))
         return self.decode(codes[place], residuals.clip(low[place], high[place]), len(series), 0).set_axis(series.index)
 
+    def constant(self, value: Any, n: int) -> pd.Series:
+        """n times a value, seen or not, as the frame holds it.
+
+        Raises:
+            UserError: if the column cannot hold it exactly.
+        """
+        number, family = self._number(value), self.column.family
+        whole = family != "number" or self.column.kind != "integer" or float(number).is_integer()
+        made = self._restored(np.full(n, number if whole else 0))
+        if family == "number":
+            held = np.isclose(float(made.iloc[0]), float(number), rtol=2.0**-10, atol=0)  # that of the narrowest floats
+        else:
+            asked = pd.Timedelta(value) if family == "timedelta" else self._moment(pd.Timestamp(value))
+            held = asked == (pd.Timestamp(made.iloc[0]) if family == "date" else made.iloc[0])
+        if not (whole and held):
+            said = f"is {self.column.kind} ({self.column.dtype}) and cannot hold {value!r}"
+            raise UserError(f"column {self.column.name!r} {said}")
+        return made
+
     @property
     def bounds(self) -> tuple[Any, Any]:
         """The lowest and the highest value seen."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,28 +53,39 @@ def read(codec: TableCodec, where: Mapping[Any, Any] | str | None, balance: Any 
     wanted = Wanted()
     for column, value in (parse(codec, where) if isinstance(where, str) else dict(where or {})).items():
         coder = _coder(codec, column)
-        if isinstance(value, pd.Interval | slice):
-            value = (value.left, value.right) if isinstance(value, pd.Interval) else (value.start, value.stop)
+        if isinstance(value, slice) or (isinstance(value, pd.Interval) and isinstance(coder, Numbers)):
+            value = (value.start, value.stop) if isinstance(value, slice) else (value.left, value.right)
         if isinstance(value, tuple):
             if not isinstance(coder, Numbers):
                 raise UserError(f"where: column {column!r} is {coder.column.kind}; a range needs numbers or dates")
             if len(value) != 2:
                 raise UserError(f"where: a range of column {column!r} is (low, high), not {len(value)} values")
-            wanted.codes[column], wanted.ranges[column] = codec.within(column, *value)
-        elif isinstance(value, list | set | frozenset | np.ndarray):
-            if isinstance(coder, Numbers) or not len(value):
-                raise UserError(
-                    f"where: a choice of values needs a column of levels and at least one; {column!r} is none"
-                )
-            wanted.codes[column] = torch.tensor([codec.code_of(column, one) for one in value])
+            low, high = (None if _absent(end) else end for end in value)
+            wanted.codes[column], wanted.ranges[column] = codec.within(column, low, high)
+        elif not pd.api.types.is_scalar(value):
+            wanted.codes[column] = _choice(codec, coder, column, value)
         else:
-            _check_value(codec, coder, column, value)
+            _repeated(codec, column, value, 1)
             wanted.fixed[column] = value
     if balance is not None:
-        if not isinstance(_coder(codec, balance), Levels) or balance in wanted.fixed or balance in wanted.codes:
+        coder = _coder(codec, balance, "balance")
+        if coder.size < 2 or not isinstance(coder, Levels) or balance in wanted.fixed or balance in wanted.codes:
             raise UserError(f"balance: column {balance!r} must have levels and must not be asked for otherwise")
         wanted.turns = balance
     return wanted
+
+
+def _choice(codec: TableCodec, coder: Any, column: Any, values: Any) -> Tensor:
+    """The codes of several levels."""
+    if isinstance(values, Mapping) or not isinstance(values, Collection):
+        raise UserError(
+            f"where: {values!r} is no value of column {column!r}, nor a list of values or a range (low, high)"
+        )
+    if isinstance(coder, Numbers):
+        raise UserError(f"where: column {column!r} is {coder.column.kind}; ask for one value or a range (low, high)")
+    if not len(values):
+        raise UserError(f"where: column {column!r} is asked for with an empty list; name at least one level")
+    return torch.tensor(sorted({codec.code_of(column, one) for one in values}))
 
 
 def known(codec: TableCodec, wanted: Wanted, indices: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -132,8 +143,10 @@ def parse(codec: TableCodec, text: str) -> dict[Any, Any]:
         if not isinstance(coder, Numbers):
             if sign != "=":
                 raise UserError(f"where: column {column!r} is {coder.column.kind}; {sign} needs numbers or dates")
-            levels = [_level(coder, one) for one in value.split("|")]
-            found[column] = levels if len(levels) > 1 else levels[0]
+            whole = _level(coder, value)  # which may hold a |
+            found[column] = (
+                [_level(coder, one) for one in value.split("|")] if whole == value and "|" in value else whole
+            )
         elif sign == "=" and ".." not in value:
             found[column] = _number(coder, value)
         else:
@@ -142,46 +155,54 @@ def parse(codec: TableCodec, text: str) -> dict[Any, Any]:
     return found
 
 
-def _coder(codec: TableCodec, column: Any) -> Any:
-    names = [c.name for c in codec.schema.columns]
+def _coder(codec: TableCodec, column: Any, key: str = "where") -> Any:
+    names = codec.outer.names
     if column not in names:
         near = difflib.get_close_matches(str(column), map(str, names), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"where: there is no column {column!r}{hint} (columns: {', '.join(map(str, names[:30]))})")
+        raise UserError(f"{key}: there is no column {column!r}{hint} (columns: {', '.join(map(str, names[:30]))})")
     if column in codec.rules.determined:
-        raise UserError(f"where: column {column!r} follows from others by a constraint; ask for those")
-    coder = codec.coders[names.index(column)]
+        raise UserError(f"{key}: column {column!r} follows from others by a constraint; ask for those")
+    coder = codec.coders[codec.schema.position(column)]
     if isinstance(coder, Identifiers):
-        raise UserError(f"where: column {column!r} is an identifier; its values are made up and cannot be asked for")
+        raise UserError(f"{key}: column {column!r} is an identifier; its values are made up and cannot be asked for")
     return coder
 
 
-def _check_value(codec: TableCodec, coder: Any, column: Any, value: Any) -> None:
-    if isinstance(coder, Levels) or (pd.api.types.is_scalar(value) and pd.isna(value)):
-        codec.code_of(column, value)
-        return
-    codec.within(column, value, value, nearest=True)
+def _absent(value: Any) -> bool:
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _repeated(codec: TableCodec, column: Any, value: Any, n: int) -> pd.Series:
-    about = _coder(codec, column).column
-    try:
-        return pd.Series([value] * n).astype(about.pandas_dtype())
-    except (ValueError, TypeError) as error:
-        raise UserError(f"where: {value!r} is no value of column {column!r}, which is {about.dtype}") from error
+    """n times this value, as the column holds it.
+
+    Raises:
+        UserError: if the column cannot hold it, or nothing like it was seen.
+    """
+    coder = _coder(codec, column)
+    if isinstance(coder, Levels) or _absent(value):
+        return coder.decode(np.full(n, codec.code_of(column, value)), np.zeros(n), n, 0)
+    codec.within(column, value, value, nearest=True)
+    return coder.constant(value, n)
+
+
+_ABSENT = ("", "nan", "none", "null", "missing")
 
 
 def _level(coder: Levels, text: str) -> Any:
     by_text = {str(level): level for level in coder.levels}
-    if text in by_text:
-        return by_text[text]
-    if coder.missing and text.lower() in ("", "nan", "none", "null", "missing"):
+    for same in (text, text.strip()):
+        if same in by_text:
+            return by_text[same]
+    if coder.missing and text.strip().lower() in _ABSENT:
         return None
     return text  # refused with the levels that there are
 
 
 def _number(coder: Numbers, text: str) -> Any:
     text = text.strip()
+    if coder.missing and text.lower() in _ABSENT:
+        return None
     try:
         if coder.column.family == "number":
             return float(text) if not re.fullmatch(r"[-+]?\d+", text) else int(text)

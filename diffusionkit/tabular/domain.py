@@ -28,6 +28,7 @@ class TabularDomain(Domain):
     }
     codec = "diffusionkit.tabular.codec:TableCodec"
     ending = ".csv"
+    single = False
 
     def sketch(self, data: Any) -> dict[str, Any]:
         return dict.fromkeys(("numbers", "sizes", "owners", "positions", "shares", "target"), ...)

@@ -84,6 +84,8 @@ class DiffusionOverSampler(BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> DiffusionOverSampler:
         """Checks what is asked for, as imbalanced-learn's samplers do; nothing is learned before `fit_resample`."""
+        if pd.isna(np.asarray(y)).any():
+            raise UserError("y: a class is missing in places; leave these rows out")
         self.sampling_strategy_ = self._lacking(Counter(np.asarray(y).tolist()))
         return self
 
@@ -97,9 +99,10 @@ class DiffusionOverSampler(BaseEstimator):
         Raises:
             UserError: if a class is asked for that there is not, or fewer rows than there are.
         """
-        frame, name = _frame(X), getattr(y, "name", None) or "target"
+        frame, name = _frame(X), getattr(y, "name", None)
+        name = "target" if name is None else name
         self.fit(X, y)
-        column = pd.Series(np.asarray(y), index=frame.index, name=name)
+        column = pd.Series(y.array if isinstance(y, pd.Series) else np.asarray(y), name=name)
         model = _fresh(self.model)
         kinds = {**dict(model.columns or {}), name: "categorical"}
         self.model_ = model.set_params(columns=kinds, target=name).fit(frame, column)
@@ -108,10 +111,12 @@ class DiffusionOverSampler(BaseEstimator):
             for i, (level, count) in enumerate(self.sampling_strategy_.items())
             if count
         ]
-        whole = pd.concat([frame.assign(**{name: column}), *drawn], ignore_index=True)
-        classes = whole.pop(name).astype(column.dtype)
-        X_out = whole.astype(frame.dtypes) if isinstance(X, pd.DataFrame) else whole.to_numpy(dtype=np.asarray(X).dtype)
-        return X_out, classes if isinstance(y, pd.Series) else classes.to_numpy()
+        rows = pd.concat([frame, *(part.drop(columns=name) for part in drawn)], ignore_index=True).astype(frame.dtypes)
+        classes = pd.concat([column, *(part[name] for part in drawn)], ignore_index=True).astype(column.dtype)
+        return (
+            rows if isinstance(X, pd.DataFrame) else rows.to_numpy(dtype=np.asarray(X).dtype),
+            classes if isinstance(y, pd.Series) else classes.to_numpy(dtype=np.asarray(y).dtype),
+        )
 
     def _lacking(self, found: Mapping[Any, int]) -> dict[Any, int]:
         """How many rows to draw of each class."""
@@ -121,9 +126,13 @@ class DiffusionOverSampler(BaseEstimator):
             raise UserError(f"sampling_strategy: 'auto' or numbers of rows by class, not {self.sampling_strategy!r}")
         for level, count in self.sampling_strategy.items():
             if level not in found:
-                raise UserError(f"sampling_strategy: there is no class {level!r}; there are {', '.join(map(str, found))}")
+                raise UserError(
+                    f"sampling_strategy: there is no class {level!r}; there are {', '.join(map(str, found))}"
+                )
             if count < found[level]:
-                raise UserError(f"sampling_strategy: class {level!r} has {found[level]} rows already, more than {count}")
+                raise UserError(
+                    f"sampling_strategy: class {level!r} has {found[level]} rows already, more than {count}"
+                )
         return {level: count - found[level] for level, count in self.sampling_strategy.items()}
 
     def _seed(self, i: int) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusionkit.core.guidance import Guided
+from diffusionkit.core.guidance import Guided, Threshold
 from diffusionkit.errors import UserError
 from diffusionkit.tabular.codec import TableCodec
 from diffusionkit.tabular.conditions import Wanted, known
@@ -20,7 +20,7 @@ class Allowed(Guided):
 
     Args:
         diffusion: of a table.
-        levels: (B or 1, sum(sizes)) which levels may be drawn.
+        levels: (B or 1, sum(sizes)) the logarithm of the share of each level that may be drawn: 0 for all of it, -inf for none.
         bounds: lowest and highest value of each number, (B or 1, D) each, or None.
     """
 
@@ -30,7 +30,7 @@ class Allowed(Guided):
 
     def forward(self, x_t: Any, t: Tensor, cond: Any = None, rows: Any = None, given: Any = None) -> Any:
         output = self.diffusion(x_t, t, cond, rows, given)
-        return {**output, "cat": output["cat"].masked_fill(~self.levels, -math.inf)}
+        return {**output, "cat": output["cat"] + self.levels}
 
     def estimate(self, x_t: Any, t: Tensor, cond: Any = None, rows: Any = None, given: Any = None) -> Any:
         estimate = super().estimate(x_t, t, cond, rows, given)
@@ -84,92 +84,113 @@ def fill(
         watch: called at every step of the sampler.
         present: never draw a missing value where there is another.
     """
+    wanted = wanted or Wanted()
     device = next(diffusion.parameters()).device
     always = getattr(diffusion.masks, "always", ())
-    if given is None or state is None:
-        given, state = known(codec, Wanted(), torch.arange(n)) if always else (None, None)
+    levels = limits(codec, wanted, present)
+    if (given is None or state is None) and (always or levels is not None):
+        given, state = known(codec, Wanted(), torch.arange(n))
     if given is not None and state is not None:
-        given, state = _settled(codec, always, given, state)
-        _refuse_unseen(diffusion, codec, always, given)
+        given, state = _settled(codec, always, given, state, levels)
+        _refuse_unseen(diffusion, codec, always, given, wanted)
         given = {name: mask.to(device) for name, mask in given.items()}
         state = {name: value.to(device) for name, value in state.items()}
-    levels, bounds = limits(codec, wanted or Wanted(), present, device)
-    if levels is not None:
-        diffusion = Allowed(diffusion, levels, bounds)
-        for column in wanted.codes if wanted else ():
-            given, state = _first(diffusion, codec, column, given, state)
-    return sampler(diffusion, like=codec.like(n), given=given, known=state, watch=watch)
+    if levels is None:
+        return sampler(diffusion, like=codec.like(n), given=given, known=state, watch=watch)
+    threshold = diffusion if isinstance(diffusion, Threshold) else None  # which stays outside: it acts on estimates
+    allowed = diffusion = Allowed(threshold.diffusion if threshold else diffusion, levels.to(device))
+    if threshold:
+        diffusion = Threshold(allowed, threshold.limit, threshold.quantile)
+    for column in wanted.codes:
+        given, state = _first(diffusion, codec, column, given, state)
+    bounds = allowed.bounds = _bounds(codec, wanted, state)
+    x = sampler(diffusion, like=codec.like(n), given=given, known=state, watch=watch)
+    return x if bounds is None else {**x, "num": torch.minimum(torch.maximum(x["num"], bounds[0]), bounds[1])}
 
 
 def _settled(
-    codec: TableCodec, always: Any, given: dict[str, Tensor], state: dict[str, Tensor]
+    codec: TableCodec, always: Any, given: dict[str, Tensor], state: dict[str, Tensor], levels: Tensor | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What a network is always shown, drawn as frequently as it was seen where it is not given."""
     given, state = {k: v.clone() for k, v in given.items()}, {k: v.clone() for k, v in state.items()}
+    sizes = codec.arguments()["sizes"]
     for place in (place for place, owner in enumerate(codec.cat) if owner in always):
         counts = torch.tensor(codec.coders[codec.cat[place]].counts, dtype=torch.float64)
-        drawn = torch.multinomial(counts, len(state["cat"]), replacement=True)
+        shares = counts if levels is None else counts * levels[0].split(sizes)[place].exp()
+        drawn = torch.multinomial(shares, len(state["cat"]), replacement=True)
         state["cat"][:, place] = torch.where(given["cat"][:, place], state["cat"][:, place], drawn)
         given["cat"][:, place] = True
     return given, state
 
 
-def _refuse_unseen(diffusion: nn.Module, codec: TableCodec, always: Any, given: dict[str, Tensor]) -> None:
+def _refuse_unseen(
+    diffusion: nn.Module, codec: TableCodec, always: Any, given: dict[str, Tensor], wanted: Wanted
+) -> None:
     """Refuses conditions that the network was not trained for: they would be ignored or misread."""
     masks = diffusion.masks
-    free = masks is not None and (masks.share > 0 or masks.plain)
-    others = [owner for name, owners in (("num", codec.num), ("cat", codec.cat))
-              for owner, shown in zip(owners, given[name].any(0).tolist(), strict=True) if shown and owner not in always]  # fmt: skip
-    if others and not free:
+    if masks is not None and (masks.share > 0 or masks.plain):
+        return
+    owners = torch.tensor([*codec.num, *codec.cat], dtype=torch.long)
+    shown = owners[torch.cat([given["num"], given["cat"]], 1).any(0)].tolist()
+    others = [i for i in [*shown, *map(codec.schema.position, wanted.codes)] if i not in always]
+    if others:
         raise UserError(
             f"column {codec.schema.names[others[0]]!r} cannot be given: this model was trained without given columns; "
             "train with backbone.masked above 0, or use the default preset"
         )
 
 
-def limits(
-    codec: TableCodec, wanted: Wanted, present: bool, device: torch.device
-) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
-    """Which levels may be drawn, (1, sum(sizes)), and the bounds of all numbers, (1, D) each; None where there is no limit."""
+def limits(codec: TableCodec, wanted: Wanted, present: bool = False) -> Tensor | None:
+    """(1, sum(sizes)) the logarithm of the share of each level that may be drawn; None where nothing is limited.
+
+    Of a bin that a range cuts through it is the share of its values that lie within.
+    """
     if not (wanted.codes or present):
-        return None, None
-    blocks = [torch.ones(size, dtype=torch.bool) for size in codec.arguments()["sizes"]]
-    if present:
-        for place, owner in enumerate(codec.cat):
-            if codec.coders[owner].missing:
-                blocks[place][-1] = False
-    low = torch.full((1, codec.like(1)["num"][1]), -math.inf)
-    high = -low
+        return None
+    blocks = [torch.zeros(size) for size in codec.arguments()["sizes"]]
+    for place, owner in enumerate(codec.cat):
+        if present and codec.coders[owner].missing:
+            blocks[place][-1] = -math.inf
     for column, codes in wanted.codes.items():
+        for place in codec.entries(column)["cat"]:
+            allowed = torch.full_like(blocks[place], -math.inf)
+            allowed[codes] = 0.0
+            if column in wanted.ranges:
+                low, high = (torch.special.ndtr(edge.double()) for edge in wanted.ranges[column])
+                allowed[codes] = (high - low).clamp(min=1e-12).log().float()
+            blocks[place] += allowed
+    return torch.cat([*blocks, torch.zeros(0)])[None]
+
+
+def _bounds(codec: TableCodec, wanted: Wanted, state: dict[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """The lowest and the highest value (B, D) of each number; None without ranges of numbers."""
+    low = torch.full_like(state["num"], -math.inf)
+    high = -low
+    for column, edges in wanted.ranges.items():
         places = codec.entries(column)
-        for place in places["cat"]:
-            allowed = torch.zeros_like(blocks[place])
-            allowed[codes] = True
-            blocks[place] &= allowed
-        for place in places["num"] if column in wanted.ranges and not places["cat"] else ():
-            low[0, place], high[0, place] = (edge.item() for edge in wanted.ranges[column])
-    levels = torch.cat(blocks)[None] if blocks else torch.ones(1, 0, dtype=torch.bool)
-    bounds = (low.to(device), high.to(device)) if low.isfinite().any() or high.isfinite().any() else None
-    return levels.to(device), bounds
+        for place in places["num"]:
+            codes = wanted.codes[column].to(low.device)
+            own = torch.searchsorted(codes, state["cat"][:, places["cat"][0]].contiguous()) if places["cat"] else 0
+            low[:, place], high[:, place] = (edge.to(low)[own] for edge in edges)
+    return (low, high) if low.isfinite().any() or high.isfinite().any() else None
 
 
 def _first(
     diffusion: nn.Module, codec: TableCodec, column: Any, given: dict[str, Tensor], state: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The code of one column drawn from what the network says at the chain's end, given what is known so far."""
-    (place,) = codec.entries(column)["cat"] or (None,)
-    if place is None or given["cat"][:, place].all():
+    places = codec.entries(column)["cat"]
+    if not places or given["cat"][:, places[0]].all():
         return given, state
-    process, like = diffusion.process, codec.like(len(given["cat"]))
+    process, [place] = diffusion.process, places
     t = torch.tensor(process.t_max, dtype=torch.float64)
+    x = process.prior(codec.like(len(given["cat"])), t, device=given["cat"].device)
+    x = {name: torch.where(given[name], state[name], value) for name, value in x.items()}
+    was = diffusion.training
     with torch.no_grad():
-        x = process.prior(like, t, device=given["cat"].device)
-        x = {name: torch.where(given[name], state[name], value) for name, value in x.items()}
-        was = diffusion.training
-        diffusion.eval()
-        estimate = diffusion.estimate(x, t, given=given)
-        diffusion.train(was)
-        drawn = dict(zip(process.names, process.parts, strict=True))["cat"].blocks.sample(estimate["cat"])
+        estimate = diffusion.eval().estimate(x, t, given=given)
+    diffusion.train(was)
+    drawn = dict(zip(process.names, process.parts, strict=True))["cat"].blocks.sample(estimate["cat"])
     given, state = {k: v.clone() for k, v in given.items()}, {k: v.clone() for k, v in state.items()}
     state["cat"][:, place] = torch.where(given["cat"][:, place], state["cat"][:, place], drawn[:, place])
     given["cat"][:, place] = True

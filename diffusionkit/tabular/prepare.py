@@ -43,5 +43,8 @@ def _known(codec: TableCodec, frame: pd.DataFrame) -> pd.DataFrame:
         if isinstance(coder, Levels) and name in frame:
             keep &= frame[name].isin(coder.levels) | (frame[name].isna() & coder.missing)
     if not keep.all():
-        warnings.warn(f"{(~keep).sum()} held-out rows have levels that the training part has not, or break a constraint: left out", stacklevel=2)
+        warnings.warn(
+            f"{(~keep).sum()} held-out rows have levels that the training part has not, or break a constraint: left out",
+            stacklevel=2,
+        )
     return frame[keep]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from diffusionkit.core import DDIM, Sampler, encode, guided, slerp
-from diffusionkit.core.state import tree_map
+from diffusionkit.core.state import tree_leaves, tree_map
 from diffusionkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def interpolate(
     sampler = sampler or DDIM(50)
     if sampler.eta or getattr(sampler, "churn", 0):
         raise UserError("walks need a sampler without randomness, such as ddim with eta 0")
+    leaves = tree_leaves(run.diffusion.process.prior(run.codec.like(1), torch.ones(())))
+    if not all(leaf.is_floating_point() for leaf in leaves):
+        raise UserError("there are no walks between these samples: they hold codes, and nothing lies between two codes")
     path = run.folder / "interpolation.png" if out is None else Path(out)
     device = next(run.diffusion.parameters()).device
     torch.manual_seed(seed)

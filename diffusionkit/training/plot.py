@@ -18,13 +18,25 @@ def plot(run: Run, n: int = 8, frames: int = 12, seed: int = 0) -> list[Path]:
     """Draws `loss.png`, `forward.png`, `denoising.png` and `estimates.png` into the run's pictures; their paths.
 
     In the last three every row is one sample and time runs to the right: data that is diffused, then noise that is led to
-    data, and what the network takes for the data meanwhile.
+    data, and what the network takes for the data meanwhile. Where a picture shows many samples together, it is `samples.png`
+    instead of these three.
     """
     folder = run.folder / "pictures"
     folder.mkdir(exist_ok=True)
     torch.manual_seed(seed)
-    drawn = [_curves(run, folder / "loss.png"), _forward(run, n, frames, folder / "forward.png")]
-    return [path for path in drawn if path] + _denoising(run, n, frames, folder)
+    drawn = [_curves(run, folder / "loss.png")]
+    if run.domain.single:
+        drawn += [_forward(run, n, frames, folder / "forward.png"), *_denoising(run, n, frames, folder)]
+    else:
+        drawn.append(_samples(run, folder / "samples.png"))
+    return [path for path in drawn if path]
+
+
+def _samples(run: Run, path: Path) -> Path:
+    sampling = run.recipe.sampling()
+    diffusion, indices = guided(run.diffusion, sampling.guidance, sampling.clip), torch.arange(sampling.batch_size)
+    run.domain.picture(run.codec, run.domain.draw(diffusion, run.codec, run.sampler(), indices), path)
+    return path
 
 
 def _curves(run: Run, path: Path) -> Path | None:

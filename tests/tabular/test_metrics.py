@@ -6,6 +6,8 @@ import pytest
 
 from diffusionkit.errors import UserError
 from diffusionkit.tabular import judges, metrics
+from diffusionkit.tabular.coded import coded
+from diffusionkit.tabular.neighbours import Ruler
 
 NUMBER, LEVEL = "continuous", "categorical"
 KINDS = {"x": NUMBER, "y": NUMBER, "c": LEVEL}
@@ -105,6 +107,13 @@ def test_trend_sees_that_holes_belong_together():
     assert metrics.trend(together, together, kinds).loc["x", "y"] == pytest.approx(0, abs=1e-12)
 
 
+def test_pairs_with_holes_weigh_less():
+    x = np.arange(8.0)
+    x[::2] = np.nan
+    real, fake = pd.DataFrame({"x": x, "y": np.arange(8.0)}), pd.DataFrame({"x": x, "y": -np.arange(8.0)})
+    assert metrics.trend(real, fake, {"x": NUMBER, "y": NUMBER}).loc["x", "y"] == pytest.approx(0.5)
+
+
 def test_correlations_of_pairs_are_those_of_pandas():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4)) * [1, 1e6, 1e-6, 1] + [0, 1e9, 0, 5])
@@ -197,8 +206,10 @@ def test_efficiency_of_several_classes_some_of_them_new():
     kinds = {"x": NUMBER, "c": LEVEL}
     found = metrics.efficiency(frame[:600], frame[600:], "c", kinds)
     assert found["auc"] > 0.99 and found["accuracy"] > 0.97
-    part = frame[:600][frame["c"][:600] < 2]
-    assert metrics.efficiency(part, frame[600:], "c", kinds)["accuracy"] == pytest.approx(2 / 3, abs=0.06)
+    for absent in (0, 2):
+        part = frame[:600][frame["c"][:600] != absent]
+        rest = frame[600:].sort_values("c", ascending=False)
+        assert metrics.efficiency(part, rest, "c", kinds)["accuracy"] == pytest.approx(2 / 3, abs=0.06)
     alone = metrics.efficiency(part[part["c"] == 0], frame[600:], "c", kinds)
     assert alone["auc"] == 0.5
 
@@ -261,6 +272,21 @@ def test_distances_are_the_definition():
     a, c = (one_hot(part, low, extent, half=True) for part in (train, fake))
     median = np.median(np.linalg.norm(c[:, None] - a, axis=2).min(1))
     assert metrics.median_distance(train, fake, columns=KINDS) == pytest.approx(median)
+
+
+def test_distances_to_a_centre_are_those_of_one_hots():
+    real, fake = table(60), table(50, seed=1)
+    a, b = (one_hot(part, *scale(real)) for part in (real, fake))
+    coded_real, coded_fake = coded(real, fake, columns=KINDS)
+    found = Ruler(coded_real, "l2").to_centre(coded_fake, coded_real)
+    assert found == pytest.approx(np.linalg.norm(b - a.mean(0), axis=1))
+
+
+def test_another_level_has_the_distance_one():
+    train, fake = pd.DataFrame({"x": [0.0, 4.0], "c": ["a", "a"]}), pd.DataFrame({"x": [0.0], "c": ["z"]})
+    assert metrics.median_distance(train, fake, columns={"x": NUMBER, "c": LEVEL}) == 1
+    a, b = coded(train, fake, columns={"x": NUMBER, "c": LEVEL})
+    assert Ruler(a, "l1").nearest(b, a)[0] == [2] and Ruler(a, "l2").nearest(b, a)[0] == [2**0.5]
 
 
 def test_dcr_share_of_copies_and_of_ties():

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.stats.contingency import association
 
 from diffusionkit.errors import UserError
 from diffusionkit.tabular import plots
@@ -76,6 +77,14 @@ def test_associations_of_known_answers():
     assert found[0] == pytest.approx([1, -1, between, between, 0])
     assert found[2] == pytest.approx([between, between, 1, 1, 0])
     assert np.array_equal(found, found.T)
+
+
+def test_association_of_levels_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    c = rng.integers(0, 4, 300)
+    frame = pd.DataFrame({"c": c, "d": np.where(rng.random(300) < 0.5, c % 3, rng.integers(0, 3, 300))})
+    expected = association(pd.crosstab(frame["c"], frame["d"]).to_numpy(), method="cramer")
+    assert matrix(frame, {"c": "categorical", "d": "categorical"})[0, 1] == pytest.approx(expected)
 
 
 def test_independent_columns_have_no_association():
