@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -210,6 +210,10 @@ class Recipe:
         head = "".join(f"# {line}\n" for line in [_NAME + self.name, *self.description.splitlines()])
         body = yaml.safe_dump(self.sections, sort_keys=False, width=110, allow_unicode=True, default_flow_style=None)
         Path(path).write_text(head + body, "utf-8")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies need: not what has been read, which they can read again."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     # ---- reading ----
 

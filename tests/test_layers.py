@@ -78,6 +78,9 @@ HEAVY = ("lightning", "matplotlib", "pandas", "rdkit", "sklearn", "torch_geometr
         ("import diffusionkit.core", HEAVY),
         ("import diffusionkit.image.domain", HEAVY),
         ("from diffusionkit.image.backbones.unet import UNet", HEAVY),
+        ("import diffusionkit.tabular", ("torch", *HEAVY)),
+        ("import diffusionkit.tabular.domain", HEAVY),
+        ("from diffusionkit.tabular.backbones.mlp import ResidualMLP", HEAVY),
     ],
 )
 def test_imports_stay_light(statement, unwanted):

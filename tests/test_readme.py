@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +20,13 @@ COMMANDS = re.findall(r"^    (?:pip install -e \. && )?(diffusionkit .*)$", TEXT
 SHORT = ["--training.steps", "6", "--training.pictures", "4", "--training.batch_size", "8", "--sampling.steps", "3"]
 # What a test cannot do: several GPUs, and Ho et al.'s network; a folder of the reader's own.
 LEFT_OUT = ("--trainer.devices", "my-pictures")
+
+
+def table(rows: int = 300) -> pd.DataFrame:
+    """A table of the reader's own."""
+    rng = np.random.default_rng(0)
+    age, income = rng.integers(18, 80, rows), rng.choice(["<=50K", ">50K"], rows)
+    return pd.DataFrame({"age": age, "weight": rng.normal(70, 9, rows).round(1), "income": income})
 
 
 def run(words: list[str], folder: Path) -> str:
@@ -31,6 +40,7 @@ def run(words: list[str], folder: Path) -> str:
 @pytest.mark.slow
 def test_the_commands_work(tmp_path):
     (tmp_path / "domains").symlink_to(ROOT / "domains")
+    table().to_csv(tmp_path / "my.csv", index=False)
     assert len(COMMANDS) >= 10
     trained, left_out = [], []
     for command in COMMANDS:
@@ -55,13 +65,26 @@ def test_the_commands_work(tmp_path):
     assert {"evaluation.png", "interpolation.png", "metrics.json"} <= {
         p.name for p in (tmp_path / "runs/digits").iterdir()
     }
+    assert len(pd.read_parquet(tmp_path / "fake.parquet")) == 10_000
+    ill = pd.read_csv(tmp_path / "ill.csv")
+    assert len(ill) == 500 and (ill["mdvis"] >= 5).all() and (ill["hlthp"] == 1).all()
+    assert (tmp_path / "runs/randhie/metrics.json").is_file() and (tmp_path / "runs/csv").is_dir()
 
 
 def test_the_python_works_and_is_short():
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    tables, code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len([line for line in tables.splitlines() if line.strip()]) == 3
+    names: dict[str, object] = {"df": table()}
+    exec(
+        tables.replace(
+            "TabularDiffusion()", 'TabularDiffusion(steps=2, settings={"backbone.width": 16}, verbose=False)'
+        ),
+        names,
+    )
+    fake = names["fake"]
+    assert isinstance(fake, pd.DataFrame) and len(fake) == 10_000 and (fake.dtypes == table().dtypes).all()
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]
     assert len(lines) <= 10
-    names: dict[str, object] = {}
     exec(code.replace("steps=1000", "steps=2, batch_size=4").replace("steps=50", "steps=2"), names)
     pictures = names["pictures"]
     assert isinstance(pictures, torch.Tensor) and pictures.shape == (64, 1, 8, 8) and pictures.isfinite().all()

@@ -1,8 +1,13 @@
-"""Every recipe that ships is built, and trained for one step on a few of its pictures."""
+"""Every recipe that ships is built, and trained for one step on a few samples of its kind."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
@@ -10,40 +15,78 @@ from rich.console import Console
 from diffusionkit.core import Diffusion
 from diffusionkit.recipe import Recipe, find, listing
 from diffusionkit.training import train
+from diffusionkit.training.run import assemble
 
 NAMES = [name for name, _ in listing()]
 
 
-@pytest.fixture
-def recipe(request, tmp_path) -> Recipe:
-    """The recipe; where it needs a folder of the user's, one with two classes of random pictures."""
-    if request.param != "image/folder":
-        return Recipe.load(request.param)
+def pictures(folder: Path) -> str:
+    """A folder with two classes of random pictures."""
     from PIL import Image
 
     random = np.random.default_rng(0)
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
         for i in range(4):
-            Image.fromarray(random.integers(0, 255, (70, 80, 3), np.uint8)).save(tmp_path / name / f"{i}.png")
-    return Recipe.load(request.param, {"data.path": str(tmp_path)})
+            Image.fromarray(random.integers(0, 255, (70, 80, 3), np.uint8)).save(folder / name / f"{i}.png")
+    return str(folder)
+
+
+def rows(folder: Path) -> str:
+    """A file with a few rows of each sort of column."""
+    random = np.random.default_rng(0)
+    columns = {"x": random.normal(size=60), "k": random.integers(0, 9, 60), "c": random.choice(["a", "b"], 60)}
+    pd.DataFrame(columns).to_csv(folder / "my.csv", index=False)
+    return str(folder / "my.csv")
+
+
+@pytest.fixture
+def recipe(request, tmp_path) -> Recipe:
+    """The recipe; where it needs data of the user's, a few."""
+    if request.param == "image/folder":
+        return Recipe.load(request.param, {"data.path": pictures(tmp_path)})
+    made = Recipe.load(request.param)
+    if made.sections["data"]["name"] == "csv":
+        return made.override({"data.path": rows(tmp_path)})
+    if made.sections["data"]["name"] == "table" and not os.environ.get("DIFFUSIONKIT_DATA"):
+        pytest.skip("its tables are in the folder DIFFUSIONKIT_DATA")
+    return made
+
+
+def of_images(recipe: Recipe) -> tuple[Diffusion, Any]:
+    """Two random pictures: published ones would be downloaded."""
+    data = recipe.build("data")
+    known = {"shape": data.shape, "classes": data.classes}
+    process = recipe.build("process")
+    network = recipe.build("backbone", **known, outputs=process.outputs)
+    cond = {"class": torch.tensor([0, 1])} if data.classes else None
+    return Diffusion(network, process, recipe.build("objective")), (torch.rand(2, *data.shape) * 2 - 1, cond)
+
+
+def of_tables(recipe: Recipe) -> tuple[Diffusion, Any]:
+    """Two rows of the table that the recipe names."""
+    codec, parts = recipe.domain.prepare(recipe.build("data"))
+    diffusion = assemble(recipe, codec)
+    return diffusion, parts["train"].batch(torch.arange(2)).x
+
+
+EXAMPLES = {"image": of_images, "tabular": of_tables}
 
 
 @pytest.mark.parametrize("recipe", NAMES, indirect=True)
 def test_recipe_builds_and_trains_one_step(recipe):
     recipe.check()
-    data = recipe.build("data")
-    known = {"shape": data.shape, "classes": data.classes}
-    process = recipe.build("process")
-    network = recipe.build("backbone", **known, outputs=process.outputs)
-    diffusion = Diffusion(network, process, recipe.build("objective"))
-    x, cond = torch.rand(2, *data.shape) * 2 - 1, None
-    if data.classes:
-        cond = {"class": torch.tensor([0, 1])}
+    diffusion, data = EXAMPLES[recipe.domain.name](recipe)
     before = [p.detach().clone() for p in diffusion.parameters()]
-    rows = train(diffusion, (x, cond), steps=1, batch_size=2, warmup=0, console=Console(quiet=True))
-    assert len(rows) == 1 and np.isfinite(rows[0]["loss"])
+    trained = train(diffusion, data, steps=1, batch_size=2, warmup=0, console=Console(quiet=True))
+    assert len(trained) == 1 and np.isfinite(trained[0]["loss"])
     assert any(not torch.equal(a, b) for a, b in zip(before, diffusion.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("recipe", NAMES, indirect=True)
+def test_the_sampler_of_a_recipe_fits_its_process(recipe):
+    known = {key: value for key, value in {"sizes": [2, 3]}.items() if recipe.domain.name == "tabular"}
+    recipe.build("sampling").check(recipe.build("process", **known))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,6 +97,7 @@ def test_recipe_says_in_two_lines_what_to_expect(name):
 
 def test_every_recipe_is_listed_with_its_line():
     assert {"image/digits", "image/mnist", "image/fashion", "image/cifar", "image/folder"} <= set(NAMES)
+    assert {"tabular/randhie", "tabular/csv", "tabular/adult", "tabular/tabddpm", "tabular/tabdiff"} <= set(NAMES)
     assert all(line for _, line in listing())
 
 

@@ -37,7 +37,8 @@ def sample(
     """Draw samples from a run.
 
     Further options are arguments of the sampler, such as `--steps 50 --eta 0`, and conditions of the domain, such as
-    `--class 3` for images and `--where "age=30..40; sex=Male"` for tables. What is not given is as the recipe's section `sampling` says.
+    `--class 3` for images and `--where "age=30..40; sex=Male"` for tables. What is not given is as the recipe's section
+    `sampling` says.
 
     The same seed and batch size give the same file; the memory needed does not grow with the number of samples.
 
@@ -46,8 +47,8 @@ def sample(
     Args:
         run: The folder of a run.
         n: How many samples.
-        out: Where to; the ending decides the form: for images `.png` a grid, `.npz` or `.pt` an array, `/` a folder
-            of single pictures; for tables `.csv`, `.tsv` or `.parquet`. In the run folder if not given.
+        out: Where to; the ending decides the form: for images `.png` a grid, `.npz` or `.pt` an array, `/` a folder of single
+            pictures; for tables `.csv`, `.tsv` or `.parquet`. In the run folder if not given.
         sampler: How to step from noise to data: ddpm, ddim, heun, dpmpp, unipc.
         guidance: Scale of classifier-free guidance; 1 leaves the conditional model as it is.
         clip: Bound on the estimate of the clean data, or `dynamic`.

@@ -26,7 +26,7 @@ from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from diffusionkit.tabular import conditions, generate
 from diffusionkit.tabular.conditions import Wanted
-from diffusionkit.tabular.holes import completed
+from diffusionkit.tabular.holes import completed, modelled
 from diffusionkit.tabular.prepare import prepared
 from diffusionkit.tabular.schema import Kind
 from diffusionkit.tabular.text import stages
@@ -216,7 +216,8 @@ class TabularDiffusion(BaseEstimator):
         run = self._run()
         if draws < 1:
             raise UserError(f"draws: at least one, not {draws}")
-        table, given = run.codec.table(df), {name: ~mask for name, mask in run.codec.missing(df).items()}
+        given = {name: ~mask for name, mask in run.codec.missing(df).items()}
+        table = run.codec.coded(modelled(run.codec.rules, df))
         rows = torch.nonzero(~torch.cat(list(given.values()), 1).all(1))[:, 0]
         diffusion, sampler, size = self._drawing(guidance, steps, sampler, batch_size)
         calls = draws * -(-len(rows) // size) * sampler.steps
@@ -302,7 +303,7 @@ class TabularDiffusion(BaseEstimator):
         file = Path(path) / _PARAMETERS
         try:
             found = json.loads(file.read_text("utf-8")) if file.exists() else {"preset": run.recipe.name}
-            found |= {name: dict(found[name]) for name in ("columns", "settings") if found.get(name)}
+            found["columns"] = None if found.get("columns") is None else dict(found["columns"])
             model = cls(**found).set_params(device=device)
         except (ValueError, TypeError, AttributeError, OSError) as error:
             raise UserError(f"{file}: damaged: {error}") from error
@@ -358,14 +359,16 @@ def _joined(X: Any, y: Any) -> pd.DataFrame:
         reason = f"{len(y)} values for {len(X)} rows" if len(y) != len(X) else "the table has a column of this name"
         raise UserError(f"y: {name!r} does not fit the table: {reason}")
     made = X.copy(deep=False)
-    made[name] = y.array if isinstance(y, pd.Series) else np.asarray(y)
+    made[name] = y.set_axis(X.index) if isinstance(y, pd.Series) else np.asarray(y)
     return made
 
 
 def _plain(value: Any) -> Any:
     """A parameter as JSON keeps it; labels may be numbers, which the keys of an object may not."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
         return [[_plain(key), _plain(entry)] for key, entry in value.items()]
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     return value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, Path) else value

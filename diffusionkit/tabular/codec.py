@@ -98,7 +98,7 @@ class TableCodec(Codec):
         schema = Schema.infer(df, kept) if len(rules) else outer
         coders = [coding.fit(column, df[column.name], bins, between, whole, residual) for column in schema.columns]
         if target is not None:
-            outer.position(target)  # refuses one that there is not
+            target = outer.names[outer.position(target)]  # refuses one that there is not
         codec = cls(coders, bins, between, whole, residual, target, rules, outer)
         if not (codec.num or codec.cat):
             raise UserError("the table holds nothing to learn: every column is constant or an identifier")
@@ -147,10 +147,15 @@ class TableCodec(Codec):
         Raises:
             UserError: if the frame does not fit, or holds a level never seen.
         """
-        df = self._inward(df)
-        index = np.empty((len(df), len(self.num)), np.int32)
-        codes = np.empty((len(df), len(self.cat)), np.int32)
+        return self.coded(self._inward(df))
+
+    def coded(self, df: pd.DataFrame) -> Table:
+        """The same of a frame in the form in which constraints have it modelled; columns may lack, their entries are arbitrary."""
+        index = np.zeros((len(df), len(self.num)), np.int32)
+        codes = np.zeros((len(df), len(self.cat)), np.int32)
         for i, coder in enumerate(self.coders):
+            if coder.column.name not in df:
+                continue
             if not (coder.residual or coder.size > 1):
                 if isinstance(coder, Levels):
                     coder.codes(df[coder.column.name])  # refuses what was never seen

@@ -96,10 +96,10 @@ def known(codec: TableCodec, wanted: Wanted, indices: Tensor) -> tuple[dict[str,
     }
     given = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in codec.like(n).items()}
     if wanted.fixed:
-        frame = codec.decode(state)
-        for column, value in wanted.fixed.items():
-            frame[column] = _repeated(codec, column, value, n)
-        state = codec.encode(frame)
+        frame = pd.concat(
+            [_repeated(codec, column, value, n).rename(column) for column, value in wanted.fixed.items()], axis=1
+        )
+        state = codec.coded(frame).states(slice(None), None)
     for column in [*wanted.fixed, *([] if wanted.turns is None else [wanted.turns])]:
         for name, places in codec.entries(column).items():
             given[name][:, places] = True
@@ -121,7 +121,7 @@ def overwrite(codec: TableCodec, wanted: Wanted, frame: pd.DataFrame) -> pd.Data
     return frame
 
 
-_TERM = re.compile(r"\s*(.+?)\s*(>=|<=|=)\s*(.*?)\s*", re.DOTALL)
+_TERM = re.compile(r"\s*(.+?)\s*(>=|<=|=)(.*)", re.DOTALL)
 
 
 def parse(codec: TableCodec, text: str) -> dict[Any, Any]:
@@ -143,10 +143,11 @@ def parse(codec: TableCodec, text: str) -> dict[Any, Any]:
         if not isinstance(coder, Numbers):
             if sign != "=":
                 raise UserError(f"where: column {column!r} is {coder.column.kind}; {sign} needs numbers or dates")
-            whole = _level(coder, value)  # which may hold a |
-            found[column] = (
-                [_level(coder, one) for one in value.split("|")] if whole == value and "|" in value else whole
-            )
+            texts = value.split("|") if _level(coder, value) is _UNSEEN else [value]  # a level may hold a |
+            said = {text: _level(coder, text) for text in texts}
+            # Where a level was never seen, its text is refused with those that there are.
+            levels = [text.strip() if level is _UNSEEN else level for text, level in said.items()]
+            found[column] = levels if len(levels) > 1 else levels[0]
         elif sign == "=" and ".." not in value:
             found[column] = _number(coder, value)
         else:
@@ -187,6 +188,7 @@ def _repeated(codec: TableCodec, column: Any, value: Any, n: int) -> pd.Series:
 
 
 _ABSENT = ("", "nan", "none", "null", "missing")
+_UNSEEN = object()
 
 
 def _level(coder: Levels, text: str) -> Any:
@@ -194,9 +196,7 @@ def _level(coder: Levels, text: str) -> Any:
     for same in (text, text.strip()):
         if same in by_text:
             return by_text[same]
-    if coder.missing and text.strip().lower() in _ABSENT:
-        return None
-    return text  # refused with the levels that there are
+    return None if coder.missing and text.strip().lower() in _ABSENT else _UNSEEN
 
 
 def _number(coder: Numbers, text: str) -> Any:

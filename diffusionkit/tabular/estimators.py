@@ -102,7 +102,9 @@ class DiffusionOverSampler(BaseEstimator):
         frame, name = _frame(X), getattr(y, "name", None)
         name = "target" if name is None else name
         self.fit(X, y)
-        column = pd.Series(y.array if isinstance(y, pd.Series) else np.asarray(y), name=name)
+        column = (
+            y.reset_index(drop=True).rename(name) if isinstance(y, pd.Series) else pd.Series(np.asarray(y), name=name)
+        )
         model = _fresh(self.model)
         kinds = {**dict(model.columns or {}), name: "categorical"}
         self.model_ = model.set_params(columns=kinds, target=name).fit(frame, column)

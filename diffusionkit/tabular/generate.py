@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -95,6 +96,10 @@ def fill(
         _refuse_unseen(diffusion, codec, always, given, wanted)
         given = {name: mask.to(device) for name, mask in given.items()}
         state = {name: value.to(device) for name, value in state.items()}
+    if getattr(diffusion.masks, "plain", False) and sampler.steps > len(codec.cat) > 0:
+        # Codes that are revealed evenly are revealed one at a time by then: more steps reveal nothing.
+        sampler = copy.copy(sampler)
+        sampler.steps = len(codec.cat)
     if levels is None:
         return sampler(diffusion, like=codec.like(n), given=given, known=state, watch=watch)
     threshold = diffusion if isinstance(diffusion, Threshold) else None  # which stays outside: it acts on estimates

@@ -139,7 +139,7 @@ def _put(series: pd.Series, places: Array, values: pd.Series) -> pd.Series:
     """The column with these values at these places, in its own dtype."""
     made = series.array.copy()
     made[places] = values.astype(series.dtype).array
-    return pd.Series(made, series.index, name=series.name)
+    return pd.Series(made, series.index, series.dtype, series.name)
 
 
 def _floats(series: pd.Series) -> Array:

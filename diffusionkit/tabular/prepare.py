@@ -10,7 +10,6 @@ import pandas as pd
 
 from diffusionkit.tabular.codec import TableCodec
 from diffusionkit.tabular.columns import Levels
-from diffusionkit.tabular.schema import Schema
 from diffusionkit.tabular.table import Table
 
 

@@ -38,7 +38,9 @@ def test_the_gradients_of_single_rows_add_up(name):
     x_t, noise = process.diffuse(x0, t)
 
     def loss(parameters, *row):
-        x0, x_t, noise, t = ({k: v[None] for k, v in part.items()} if isinstance(part, dict) else part[None] for part in row)
+        x0, x_t, noise, t = (
+            {k: v[None] for k, v in part.items()} if isinstance(part, dict) else part[None] for part in row
+        )
         output = functional_call(diffusion, parameters, (x_t, t))
         return process.loss(output, x0, x_t, noise, t).sum()
 

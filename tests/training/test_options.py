@@ -19,7 +19,7 @@ from diffusionkit.training.options import Training
         ("ema", 1.0),
         ("warmup", -1),
         ("clip", -0.5),
-        ("decay", "linear"),
+        ("decay", "stairs"),
         ("precision", "16"),
         ("betas", (0.9, 1.0)),
     ],
