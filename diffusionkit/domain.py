@@ -78,6 +78,15 @@ class Domain(ABC):
         """The condition of the samples with these running numbers. Further keyword-only arguments are options of
         `diffusionkit sample` (a trailing underscore is dropped: `class_` is `--class`)."""
 
+    def length(self, rows: int, batch_size: int | None = None) -> dict[str, int]:
+        """`steps` and `batch_size` for recipes that leave them open (steps: 0, no batch size); empty if the domain has no opinion.
+
+        Args:
+            rows: of the training part.
+            batch_size: where the recipe has settled it.
+        """
+        return {}
+
     def draw(
         self,
         diffusion: Any,

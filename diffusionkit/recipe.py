@@ -303,6 +303,8 @@ class Recipe:
             for name in ("process", "objective", "training", "sampling", "_sampling")
             if name.strip("_") not in ill
         }
+        if getattr(made.get("training"), "steps", 1) == 0 and not self.domain.length(1):
+            problems.append(("training.steps", "must be at least 1, not 0"))
         if known and "backbone" not in ill:
             import torch
 

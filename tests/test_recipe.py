@@ -57,6 +57,9 @@ class Fake:
     data = {"dots": Dots}
     backbones = {"net": Net}
 
+    def length(self, rows: int, batch_size: int | None = None) -> dict[str, int]:
+        return {}
+
     def sketch(self, data: Dots) -> dict[str, Any]:
         return {"shape": (data.size, data.size), "classes": 10}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -33,7 +32,7 @@ from diffusionkit.tabular.text import stages
 from diffusionkit.training.files import write_json
 from diffusionkit.training.loop import train
 from diffusionkit.training.module import drawing
-from diffusionkit.training.run import Run, assemble
+from diffusionkit.training.run import Run, assemble, suited
 
 PRESETS = {"default": "tabular/csv", "tabddpm": "tabular/tabddpm", "tabdiff": "tabular/tabdiff"}
 
@@ -112,10 +111,9 @@ class TabularDiffusion(BaseEstimator):
             raise UserError(f"preset: {self.preset!r} is a recipe of the domain {loaded.domain.name}, not of tables")
         data = {"name": "frame", "codec": loaded.sections["data"].get("codec", {})}
         recipe = replace(loaded, raw={**loaded.raw, "data": data})
-        length = suited(rows) if self.preset == "default" else {}
         given = {} if self.steps is None else {"training.steps": self.steps}
-        changes = {"training.pictures": 0, **length, **given, **dict(self.settings or {})}
-        return recipe.override({key: str(value) for key, value in changes.items()})
+        changes = {"training.pictures": 0, **given, **dict(self.settings or {})}
+        return suited(recipe.override({key: str(value) for key, value in changes.items()}), rows)
 
     def _keep(self, run: Run) -> None:
         run.diffusion.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -341,11 +339,6 @@ class TabularDiffusion(BaseEstimator):
 
 _PARAMETERS = "estimator.json"
 
-
-def suited(rows: int) -> dict[str, int]:
-    """Batch size and steps for a table of so many rows: about 100 passes, in batches of at most a twentieth of it."""
-    batch_size = min(max(2 ** int(math.log2(max(rows / 20, 1))), 32), 1024)
-    return {"training.batch_size": batch_size, "training.steps": min(max(round(100 * rows / batch_size), 500), 6000)}
 
 
 def _joined(X: Any, y: Any) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,11 @@ class TabularDomain(Domain):
         from diffusionkit.tabular.prepare import prepared
 
         return prepared(data, data.load())
+
+    def length(self, rows: int, batch_size: int | None = None) -> dict[str, int]:
+        """About 100 passes, in batches of at most a twentieth of the table; small tables would be learned by heart."""
+        size = batch_size or min(max(2 ** int(math.log2(max(rows / 20, 1))), 32), 1024)
+        return {"batch_size": size, "steps": min(max(round(100 * rows / size), 500), 6000)}
 
     def condition(self, codec: Any, indices: Any, *, where: str | None = None, balance: str | None = None) -> Any:
         """What the rows must be like, or None.

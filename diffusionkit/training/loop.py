@@ -101,6 +101,8 @@ def train(
     if options is not None and settings:
         raise ValueError(f"give options or keywords, not both: {', '.join(settings)}")
     options = options or Training(**settings)
+    if not options.steps:
+        raise ValueError("steps must be at least 1, not 0")
     console = (console or Console()) if is_first() else Console(quiet=True)
     folder = None if out is None else make_folder(Path(out))
     last = folder / "last.ckpt" if folder and resume and (folder / "last.ckpt").exists() else None

@@ -11,7 +11,7 @@ class Training:
     """How a diffusion is trained; every field is a key of the recipe's section `training`.
 
     Args:
-        steps: optimiser steps in the whole run.
+        steps: optimiser steps in the whole run; 0 leaves them to the domain, which may suit them to the size of the data.
         batch_size: samples in one batch, of each device.
         lr: learning rate of AdamW after the warm-up.
         warmup: steps over which the learning rate rises linearly from 0; at most a fifth of the run.
@@ -43,8 +43,8 @@ class Training:
     pictures: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
+        for name, least in (("steps", 0), ("batch_size", 1), ("accumulate", 1)):
+            if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("warmup", "weight_decay", "clip", "every", "pictures"):
             if not getattr(self, name) >= 0:

@@ -123,8 +123,10 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
     folder = _choose(recipe, out, resume)
     if resume and is_first():
         _hold(recipe, folder)
-    domain, options, seed = recipe.domain, recipe.build("training"), recipe.build("seed")
+    domain, seed, asked = recipe.domain, recipe.build("seed"), recipe
     codec, parts = domain.prepare(recipe.build("data"))
+    recipe = suited(recipe, len(parts["train"]))
+    options = recipe.build("training")
     with drawing(seed, torch.device("cpu")):
         diffusion = assemble(recipe, codec)
     make_folder(folder)
@@ -134,7 +136,7 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
         with writing(folder):
             codec.save(folder)
     _announce(console, recipe, codec, parts, diffusion, folder)
-    with _shared(folder), _advised(console, recipe, folder):
+    with _shared(folder), _advised(console, asked, folder):
         train(
             diffusion,
             parts["train"],
@@ -159,6 +161,15 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
             f"Next: diffusionkit sample RUN --classifier {quoted} --guidance 2, with RUN a model of the same data",
         )
     return run
+
+
+def suited(recipe: Recipe, rows: int) -> Recipe:
+    """The recipe with the steps and the batch size that its domain thinks right for so many rows, where it leaves them open."""
+    given, options = dict(recipe.raw.get("training") or {}), recipe.build("training")
+    length = recipe.domain.length(rows, options.batch_size if "batch_size" in given else None)
+    if options.steps:
+        length.pop("steps", None)
+    return recipe.override({f"training.{name}": str(value) for name, value in length.items()}) if length else recipe
 
 
 def assemble(recipe: Recipe, codec: Codec) -> Diffusion:

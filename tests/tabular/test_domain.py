@@ -233,3 +233,21 @@ def test_a_run_of_a_frame_cannot_be_measured_by_command(tmp_path, capsys):
 def test_the_domain_fits_the_loop(run):
     assert isinstance(run.diffusion, Diffusion) and run.generates and run.metrics()[-1]["step"] == 12
     assert run.domain.sketch(None).keys() == run.codec.arguments().keys()
+
+
+@pytest.mark.parametrize(("rows", "batch_size", "steps"), [(100, 32, 500), (10_000, 256, 3906), (10**6, 1024, 6000)])
+def test_the_length_of_training_suits_the_table(rows, batch_size, steps):
+    assert TabularDomain().length(rows) == {"batch_size": batch_size, "steps": steps}
+    assert TabularDomain().length(rows, 50)["batch_size"] == 50
+
+
+def test_a_recipe_says_or_leaves_open_how_long():
+    from diffusionkit.recipe import Recipe
+    from diffusionkit.training.run import suited
+
+    left = suited(Recipe.load("tabular/randhie"), 10_000).build("training")
+    assert (left.steps, left.batch_size) == (3906, 256)
+    said = suited(Recipe.load("tabular/randhie", {"training.steps": "7", "training.batch_size": "9"}), 10_000)
+    assert (said.build("training").steps, said.build("training").batch_size) == (7, 9)
+    with pytest.raises(UserError, match="training.steps: must be at least 1"):
+        Recipe.load("image/digits", {"training.steps": "0"})

@@ -11,7 +11,7 @@ from diffusionkit.training.options import Training
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("steps", 0),
+        ("steps", -1),
         ("batch_size", 0),
         ("accumulate", 0),
         ("lr", 0.0),
