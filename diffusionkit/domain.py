@@ -45,6 +45,10 @@ class Codec(ABC):
     def decode(self, x: State) -> Any:
         """States back in the users' world."""
 
+    def notes(self) -> list[str]:
+        """What a person should know of how the data were read, a sentence each."""
+        return []
+
     @abstractmethod
     def save(self, folder: Path) -> None: ...
 

@@ -30,7 +30,7 @@ from diffusionkit.tabular.prepare import prepared
 from diffusionkit.tabular.schema import Kind
 from diffusionkit.tabular.text import stages
 from diffusionkit.training.files import write_json
-from diffusionkit.training.loop import train
+from diffusionkit.training.loop import say, train
 from diffusionkit.training.module import drawing
 from diffusionkit.training.run import Run, assemble, suited
 
@@ -99,6 +99,8 @@ class TabularDiffusion(BaseEstimator):
         with drawing(seed, torch.device("cpu")):
             diffusion = assemble(recipe, codec)
         options, console = recipe.build("training"), Console(quiet=not self.verbose)
+        for note in codec.notes():
+            say(console, note)
         trainer = {"accelerator": torch.device(self.device).type} if self.device else {}
         self.history_ = train(diffusion, parts["train"], options, seed=seed, trainer=trainer, console=console)
         self._keep(Run(Path(), recipe, recipe.domain, codec, diffusion, options.steps))

@@ -202,6 +202,8 @@ def _announce(
     sections = recipe.sections
     parameters = sum(p.numel() for p in diffusion.network.parameters())
     tell(console, "data", f"{sections['data']['name']}, {len(parts['train']):,} to train{held}, {shape}")
+    for note in codec.notes():
+        tell(console, "", note)
     tell(console, "network", f"{sections['backbone']['name']}, {parameters:,} parameters")
     tell(console, "process", _words(sections["process"]))
     tell(console, "run", str(folder))

@@ -382,3 +382,11 @@ def test_damaged_files_are_refused(name, content, tmp_path):
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=f"{name}: cannot be read"):
         TableCodec.load(tmp_path)
+
+
+def test_identifiers_and_constants_are_said_aloud():
+    df = small().assign(key=[f"K-{i:04d}" for i in range(N)], same=1)
+    notes = TableCodec.fit(df).notes()
+    assert any("'key'" in note and "identifier" in note for note in notes)
+    assert any("'same'" in note for note in notes)
+    assert not TableCodec.fit(small()[["age", "job"]]).notes()
