@@ -152,24 +152,28 @@ class Categorical(Process):
         moves = 1 - (1 - self._kept(s, x_t, rows)) / (1 - self._kept(t, x_t, rows))
         if self.kind == "absorbing":
             return torch.where(self._chosen(moves, self._masked(x_t), rows), self.blocks.sample(estimate), x_t)
-        plain = torch.where(
-            self._chosen(moves, torch.ones_like(x_t, dtype=torch.bool), rows), self.blocks.sample(estimate), x_t
-        )
-        if eta == 0:
-            return plain
-        ancestral = self.blocks.sample(self._reverse(x_t, estimate, t, s, rows))
+        ancestral = x_t if eta == 0 else self.blocks.sample(self._reverse(x_t, estimate, t, s, rows))
+        if eta == 1:
+            return ancestral
+        chosen = self._chosen(moves, torch.ones_like(x_t, dtype=torch.bool), rows)
+        plain = torch.where(chosen, self.blocks.sample(estimate), x_t)
         return torch.where(torch.rand(x_t.shape, device=x_t.device) < eta, ancestral, plain)
 
     def _reverse(self, x_t: Tensor, estimate: Tensor, t: Tensor, s: Tensor, rows: Rows | None) -> Tensor:
-        """p(x_s | x_t) = sum over x0 of p(x0 | x_t) q(x_s | x_t, x0), for uniform noise."""
-        kept_t, kept_s = (self.blocks.spread(self._kept(u, x_t, rows)) for u in (t, s))
-        size = self.blocks.size(estimate)
-        here = self.blocks.one_hot(x_t, estimate)
-        # q(x_s | x_t, x0) = q(x_t | x_s) q(x_s | x0) / q(x_t | x0): divide by the last before summing over x0.
-        odds = estimate / (kept_t * here + (1 - kept_t) / size).clamp(min=1e-20)
-        onward = kept_t / kept_s * here + (1 - kept_t / kept_s) / size
-        result = onward * (kept_s * odds + (1 - kept_s) / size * self.blocks.spread(self.blocks.sum(odds)))
-        return result / self.blocks.spread(self.blocks.sum(result))
+        """p(x_s | x_t) = sum over x0 of p(x0 | x_t) q(x_s | x_t, x0), for uniform noise, up to rounding normalised.
+
+        q(x_s | x_t, x0) = q(x_t | x_s) q(x_s | x0) / q(x_t | x0) has one form for all values but the present one, so that little is
+        computed for every level: p(x0 | x_t) / q(x_t | x0), summed over x0, follows from the entry of the present value.
+        """
+        kept_t, kept_s, size = self._kept(t, x_t, rows), self._kept(s, x_t, rows), self.blocks.entry_sizes(x_t)
+        lost, on = (1 - kept_t).clamp(min=1e-20), kept_t / kept_s
+        here = self.blocks.gather(estimate, x_t)
+        odds = here / (kept_t + lost / size)
+        anew = (1 - kept_s) / size * (odds + (1 - here) * size / lost)  # by way of another value at s
+        away, stay = (1 - on) / size * anew, (on + (1 - on) / size) * (kept_s * odds + anew)
+        factor = ((1 - on) * kept_s / lost).expand(x_t.shape)
+        away, stay, factor = (entries.to(estimate.dtype) for entries in (away, stay, factor))
+        return self.blocks.put(torch.addcmul(self.blocks.spread(away), self.blocks.spread(factor), estimate), x_t, stay)
 
     # ---- the bound
 
@@ -262,6 +266,9 @@ class _Equal:
     def gather(self, blocks: Tensor, codes: Tensor) -> Tensor:
         return blocks.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
 
+    def put(self, blocks: Tensor, codes: Tensor, values: Tensor) -> Tensor:
+        return blocks.scatter(-1, codes.unsqueeze(-1), values.unsqueeze(-1))
+
     def best(self, blocks: Tensor) -> Tensor:
         return blocks.argmax(-1)
 
@@ -318,6 +325,9 @@ class _Packed:
 
     def gather(self, blocks: Tensor, codes: Tensor) -> Tensor:
         return blocks.gather(1, self._on(codes.device)[1] + codes)
+
+    def put(self, blocks: Tensor, codes: Tensor, values: Tensor) -> Tensor:
+        return blocks.scatter(1, self._on(codes.device)[1] + codes, values)
 
     def best(self, blocks: Tensor) -> Tensor:
         sizes, _, entry, code = self._on(blocks.device)
