@@ -26,6 +26,7 @@ from diffusionkit.recipe import Recipe
 from diffusionkit.tabular import conditions, generate
 from diffusionkit.tabular.conditions import Wanted
 from diffusionkit.tabular.holes import completed, modelled
+from diffusionkit.tabular.losses import row_losses
 from diffusionkit.tabular.prepare import prepared
 from diffusionkit.tabular.schema import Kind
 from diffusionkit.tabular.text import stages
@@ -263,16 +264,8 @@ class TabularDiffusion(BaseEstimator):
     def losses(self, df: pd.DataFrame, draws: int = 16, seed: int = 0) -> np.ndarray:
         """(n,) the training loss of each row, averaged over noise: what a loss-based membership attack sees."""
         run = self._run()
-        table, diffusion = run.codec.table(df), run.diffusion.eval()
-        device = next(diffusion.parameters()).device
-        total = torch.zeros(len(df))
-        with torch.no_grad(), drawing(seed, device):
-            for part in torch.arange(len(df)).split(4096):
-                for _ in range(draws):
-                    part = part[torch.randperm(len(part))]  # the times of a batch may be spread evenly over its rows
-                    x = {name: leaf.to(device) for name, leaf in table.states(part, None).items()}
-                    total[part] += diffusion.loss(x).cpu()
-        return (total / draws).numpy()
+        with drawing(seed, next(run.diffusion.parameters()).device):
+            return row_losses(run.diffusion, run.codec, df, draws)
 
     # ---- keeping
 
@@ -340,7 +333,6 @@ class TabularDiffusion(BaseEstimator):
 
 
 _PARAMETERS = "estimator.json"
-
 
 
 def _joined(X: Any, y: Any) -> pd.DataFrame:

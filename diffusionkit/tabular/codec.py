@@ -125,8 +125,12 @@ class TableCodec(Codec):
         }
 
     def notes(self) -> list[str]:
-        names = {kind: [repr(c.name) for c in self.outer.columns if c.kind == kind] for kind in ("identifier", "constant")}
-        made = "taken for identifiers: nothing is learned of them, and rows get new ones; drop them, or name another kind"
+        names = {
+            kind: [repr(c.name) for c in self.outer.columns if c.kind == kind] for kind in ("identifier", "constant")
+        }
+        made = (
+            "taken for identifiers: nothing is learned of them, and rows get new ones; drop them, or name another kind"
+        )
         kept = "hold one value or none, which every row gets"
         said = zip(names.values(), (made, kept), strict=True)
         return [f"columns {', '.join(found)} {words}" for found, words in said if found]

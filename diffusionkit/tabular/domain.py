@@ -88,7 +88,14 @@ class TabularDomain(Domain):
         return open_writer(codec, path, n, partial(overwrite, codec, asked) if asked else None)
 
     def evaluate(
-        self, run: Any, *, n: int | None = None, seed: int = 0, target: str | None = None, pictures: bool = True
+        self,
+        run: Any,
+        *,
+        n: int | None = None,
+        seed: int = 0,
+        target: str | None = None,
+        pictures: bool = True,
+        privacy: bool = False,
     ) -> dict[str, Any]:
         """Shape, trend, detection, coverage, usefulness and distances of a run's rows, beside their floors.
 
@@ -97,6 +104,7 @@ class TabularDomain(Domain):
             n: how many rows to draw; as many as the training part has by default.
             seed: of the rows and of the measures.
             target: the column that is predicted for the usefulness of the rows; the data's own by default.
+            privacy: measure as well what the rows, and the weights, give away of the training part.
             pictures: draw marginals, correlations and an embedding into the run folder.
 
         Returns:
@@ -107,4 +115,4 @@ class TabularDomain(Domain):
         """
         from diffusionkit.tabular.evaluate import evaluate
 
-        return evaluate(run, n=n, seed=seed, target=target, pictures=pictures)
+        return evaluate(run, n=n, seed=seed, target=target, pictures=pictures, privacy=privacy)

@@ -4,35 +4,72 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from diffusionkit.core import guided
 from diffusionkit.errors import UserError
+from diffusionkit.tabular.losses import row_losses
+from diffusionkit.tabular.prepare import known
+from diffusionkit.tabular.privacy import PrivacyReport, privacy_report
 from diffusionkit.tabular.report import QualityReport, quality_report
 from diffusionkit.tabular.text import number, stages
 
 
 def evaluate(
-    run: Any, n: int | None = None, seed: int = 0, target: str | None = None, pictures: bool = True
+    run: Any,
+    n: int | None = None,
+    seed: int = 0,
+    target: str | None = None,
+    pictures: bool = True,
+    privacy: bool = False,
 ) -> dict[str, Any]:
     """See `TabularDomain.evaluate`."""
     source = run.recipe.build("data")
     parts = source.load()
     train, test = parts["train"], parts.get("test", parts.get("val"))
+    if privacy and test is None:
+        raise UserError("privacy: a part that was held out of the training is needed; set data.test or data.split")
     target = target or source.target or None
     if target is not None and target not in train.columns:
         raise UserError(f"target: there is no column {target!r} (columns: {', '.join(map(str, train.columns))})")
     fake = rows(run, len(train) if n is None else n, seed)
     kinds = run.codec.outer.kinds
     shown = [name for name, kind in kinds.items() if kind not in ("identifier", "constant")]
+    losses = _losses(run, train, test, seed) if privacy else None
     train, fake, test = (None if frame is None else frame[shown] for frame in (train, fake, test))
     report = quality_report(
         train, fake, test, target, seed, {name: kinds[name] for name in shown}, n_jobs=torch.get_num_threads()
     )
     if pictures:
         report.plot(run.folder / "pictures")
-    return {"seed": seed, **report.to_dict(), "table": _table(report)}
+    found = {"seed": seed, **report.to_dict(), "table": _table(report)}
+    if privacy:
+        threads, columns = torch.get_num_threads(), {name: kinds[name] for name in shown}
+        private = privacy_report(train, test, fake, losses=losses, seed=seed, columns=columns, n_jobs=threads)
+        found |= {"privacy": private.to_dict(), "table": [*found["table"], *_private(private)]}
+    return found
+
+
+def _losses(run: Any, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The losses of both parts' rows, of those that the codec knows."""
+    torch.manual_seed(seed)
+    return tuple(row_losses(run.diffusion, run.codec, known(run.codec, part), 8) for part in (train, test))
+
+
+def _private(report: PrivacyReport) -> list[dict[str, str]]:
+    return [
+        {
+            "measure": row.measure,
+            "model": number(row.value),
+            "real rows": number(row.ideal),
+            "independent": "–",
+            "better": "the same",
+            "comment": row.comment,
+        }
+        for row in report.table.itertuples()
+    ]
 
 
 def rows(run: Any, n: int, seed: int) -> pd.DataFrame:

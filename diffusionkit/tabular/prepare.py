@@ -30,11 +30,11 @@ def prepared(source: Any, parts: Mapping[str, pd.DataFrame]) -> tuple[TableCodec
     sets = {"train": codec.table(train)}
     held = parts.get("val", parts.get("test"))
     if held is not None:
-        sets["test"] = codec.table(_known(codec, held))
+        sets["test"] = codec.table(known(codec, held))
     return codec, sets
 
 
-def _known(codec: TableCodec, frame: pd.DataFrame) -> pd.DataFrame:
+def known(codec: TableCodec, frame: pd.DataFrame) -> pd.DataFrame:
     """The held-out rows whose levels the training part has; how many have others is said."""
     keep = codec.rules.holds(frame)
     for coder in codec.coders:

@@ -120,6 +120,9 @@ def test_evaluating_measures_beside_floors(run):
     )
     json.dumps(found)
     again = run.domain.evaluate(run, n=60, pictures=False)
+    private = run.domain.evaluate(run, n=60, pictures=False, privacy=True)
+    assert private["privacy"]["sentence"]
+    assert {"membership by loss, AUC", "exact copies"} <= {row["measure"] for row in private["table"]}
     assert again["table"] == found["table"]
     with pytest.raises(UserError, match="target: there is no column 'jop'"):
         run.domain.evaluate(run, n=60, target="jop")
