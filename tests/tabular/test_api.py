@@ -55,7 +55,7 @@ def estimator(steps: int = 5, settings: dict | None = None, **options) -> Tabula
 
 @pytest.fixture(scope="module")
 def model() -> TabularDiffusion:
-    return estimator(300, SMALL).fit(table())
+    return estimator(450, SMALL).fit(table())
 
 
 def same(a: pd.DataFrame, b: pd.DataFrame) -> None:

@@ -354,3 +354,20 @@ def test_refusals():
         build("mixer", 1, [2], depth=3)
     with pytest.raises(ValueError, match="heads must divide"):
         build("mtabgen", 1, [2], heads=3)
+
+
+def test_with_nothing_revealed_the_residual_network_says_the_frequencies():
+    torch.manual_seed(0)
+    shares = torch.tensor([0.2, 0.5, 0.3, 0.9, 0.1])
+    network = ResidualMLP(
+        0, [3, 2], {"num": [], "cat": [0, 1]}, [-1.0] * 5, shares.tolist(), 16, 2, timed=False, masked=0.0
+    )
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    x = {"num": torch.zeros(4, 0), "cat": torch.tensor([[3, 2], [0, 2], [3, 1], [1, 0]])}
+    first, *rest = torch.stack(
+        [network.eval()(x, torch.ones(4))["cat"][:, part].softmax(1)[:, 0] for part in (slice(3), slice(3, 5))], 1
+    )
+    assert first.tolist() == pytest.approx([0.2, 0.9], abs=1e-4)
+    assert not any(torch.allclose(first, other, atol=1e-2) for other in rest)
+    assert not torch.allclose(network.train()(x, torch.ones(4))["cat"][0, :3].softmax(0), shares[:3], atol=1e-2)
