@@ -248,9 +248,9 @@ def test_a_recipe_says_or_leaves_open_how_long():
     from diffusionkit.recipe import Recipe
     from diffusionkit.training.run import suited
 
-    left = suited(Recipe.load("tabular/randhie"), 10_000).build("training")
+    left = suited(Recipe.load("tabular/csv"), 10_000).build("training")
     assert (left.steps, left.batch_size) == (3906, 256)
-    said = suited(Recipe.load("tabular/randhie", {"training.steps": "7", "training.batch_size": "9"}), 10_000)
+    said = suited(Recipe.load("tabular/csv", {"training.steps": "7", "training.batch_size": "9"}), 10_000)
     assert (said.build("training").steps, said.build("training").batch_size) == (7, 9)
     with pytest.raises(UserError, match="training.steps: must be at least 1"):
         Recipe.load("image/digits", {"training.steps": "0"})
