@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import numpy as np
@@ -18,74 +15,21 @@ from torch import Tensor
 from diffusionkit.errors import UserError
 from diffusionkit.image.codec import PixelCodec
 from diffusionkit.image.grid import as_rows, save_grid
+from diffusionkit.writer import Writer
 
 
-class Writer:
-    """A context manager that takes chunks and leaves the finished file; on an error or an interrupt it leaves nothing.
-
-    Everything goes to hidden neighbours of the target, which takes its name when it is finished.
-
-    Args:
-        codec: turns states into pictures.
-        path: the target.
-        n: how many pictures will come.
-    """
+class PictureWriter(Writer):
+    """Takes chunks of states of a `PixelCodec`."""
 
     def __init__(self, codec: PixelCodec, path: Path, n: int) -> None:
-        self.codec, self.shape, self.path, self.n, self.count = codec, codec.shape, path, n, 0
-        self.part = path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Writer:
-        try:
-            self._guard(self._open)
-        except BaseException:
-            self._guard(self._discard)
-            raise
-        return self
+        super().__init__(codec, path, n)
+        self.shape = codec.shape
 
     def write(self, x: Tensor) -> None:
-        """Adds a chunk of states."""
-        pictures = self.codec.decode(x).cpu()
-        if self.count + len(pictures) > self.n:
-            raise ValueError(f"{self.path}: more pictures than the {self.n} announced")
-        self._guard(lambda: self._add(pictures))
-        self.count += len(pictures)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                if self.count != self.n:
-                    raise ValueError(f"{self.path}: {self.count} pictures instead of the {self.n} announced")
-                self._guard(self._finish)
-        finally:
-            self._guard(self._discard)
-
-    def _guard(self, action: Callable[[], None]) -> None:
-        """Turns the file system's complaints into one sentence."""
-        try:
-            action()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(f"{self.path}: no space left on the disk; nothing was written") from error
-            reason = error.strerror or error
-            raise UserError(f"{self.path}: cannot be written ({reason}); nothing was written") from error
-
-    def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-
-    def _add(self, pictures: Tensor) -> None:
-        raise NotImplementedError
-
-    def _finish(self) -> None:
-        os.replace(self.part, self.path)
-
-    def _discard(self) -> None:
-        self.part.unlink(missing_ok=True)
+        self.add(self.codec.decode(x).cpu())
 
 
-class GridWriter(Writer):
+class GridWriter(PictureWriter):
     """One PNG with all pictures; they are kept in memory."""
 
     def _open(self) -> None:
@@ -101,7 +45,7 @@ class GridWriter(Writer):
         super()._finish()
 
 
-class NpzWriter(Writer):
+class NpzWriter(PictureWriter):
     """NumPy's .npz with the key `images`: uint8 (n, H, W, C), without a time stamp."""
 
     def _open(self) -> None:
@@ -131,7 +75,7 @@ class NpzWriter(Writer):
         super()._discard()
 
 
-class TorchWriter(Writer):
+class TorchWriter(PictureWriter):
     """A tensor, uint8 (n, C, H, W), for `torch.load`. Its bytes are first gathered in a neighbouring file."""
 
     def _open(self) -> None:
@@ -160,7 +104,7 @@ class TorchWriter(Writer):
         super()._discard()
 
 
-class FolderWriter(Writer):
+class FolderWriter(PictureWriter):
     """A folder of single PNG files in their native size: 000000.png, 000001.png, ..."""
 
     def _open(self) -> None:

@@ -170,7 +170,7 @@ class TabularDiffusion(BaseEstimator):
 
         with open_writer(run.codec, out, n) as writer:
             for chunk in chunks:
-                writer.write_frame(chunk)
+                writer.add(chunk)
         return Path(out)
 
     def _chunks(

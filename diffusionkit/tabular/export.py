@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import io
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pandas as pd
@@ -21,96 +18,42 @@ from diffusionkit.core.state import State
 from diffusionkit.errors import UserError
 from diffusionkit.tabular.codec import TableCodec
 from diffusionkit.tabular.columns import Numbers
+from diffusionkit.writer import Writer
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-class Writer:
-    """A context manager that takes chunks and leaves the finished file; on an error or an interrupt it leaves nothing.
-
-    Everything goes to a hidden neighbour of the target, which takes its name when it is finished.
-
-    Args:
-        codec: turns states into frames.
-        path: the target.
-        n: how many rows will come.
-        change: is done to each chunk when it is decoded.
-    """
+class TableWriter(Writer):
+    """Takes chunks of states of a `TableCodec`; a `change` is done to each when it is decoded."""
 
     def __init__(self, codec: TableCodec, path: Path, n: int, change: Change | None = None) -> None:
-        self.codec, self.path, self.n, self.change, self.count = codec, path, n, change, 0
-        self.part = path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Writer:
-        try:
-            self._guard(self._begin)
-        except BaseException:
-            self._discard()
-            raise
-        return self
+        super().__init__(codec, path, n)
+        self.change = change
 
     def write(self, x: State) -> None:
         """Adds a chunk of states; the running numbers of the rows go on from chunk to chunk."""
-        self.write_frame(self.codec.decode(x, self.count, self.change))
-
-    def write_frame(self, frame: pd.DataFrame) -> None:
-        """Adds a chunk that has been decoded, its first row with the running number `count`."""
-        if self.count + len(frame) > self.n:
-            raise ValueError(f"{self.path}: more rows than the {self.n} announced")
-        self._guard(lambda: self._add(frame))
-        self.count += len(frame)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                if self.count != self.n:
-                    raise ValueError(f"{self.path}: {self.count} rows instead of the {self.n} announced")
-                self._guard(self._finish)
-        finally:
-            self._discard()
-
-    def _guard(self, action: Callable[[], None]) -> None:
-        """Turns the file system's complaints into one sentence."""
-        try:
-            action()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(f"{self.path}: no space left on the disk; nothing was written") from error
-            reason = error.strerror or error
-            raise UserError(f"{self.path}: cannot be written ({reason}); nothing was written") from error
-
-    def _begin(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._open()
+        self.add(self.codec.decode(x, self.count, self.change))
 
     def _finish(self) -> None:
         self._close()
-        os.replace(self.part, self.path)
+        super()._finish()
 
     def _discard(self) -> None:
         with suppress(
             AttributeError, OSError, ValueError
         ):  # not opened, or the disk is full: the file goes all the same
             self._close()
-        with suppress(OSError):
-            self.part.unlink(missing_ok=True)
-
-    def _open(self) -> None:
-        raise NotImplementedError
-
-    def _add(self, frame: pd.DataFrame) -> None:
-        raise NotImplementedError
+        super()._discard()
 
     def _close(self) -> None:
         raise NotImplementedError
 
 
-class TextWriter(Writer):
+class TextWriter(TableWriter):
     """Comma- or tab-separated text, compressed (without a time stamp) if the name ends in .gz."""
 
     def _open(self) -> None:
+        super()._open()
         name = self.path.name.lower()
         self.separator = "\t" if name.removesuffix(".gz").endswith(".tsv") else ","
         self.raw = open(self.part, "wb")
@@ -128,10 +71,11 @@ class TextWriter(Writer):
         self.raw.close()
 
 
-class ParquetWriter(Writer):
+class ParquetWriter(TableWriter):
     """Parquet, one row group for each chunk; pandas reads the dtypes back."""
 
     def _open(self) -> None:
+        super()._open()
         example = _example(self.codec)
         for name in example:
             try:
@@ -151,12 +95,12 @@ class ParquetWriter(Writer):
         self.file.close()
 
 
-WRITERS: dict[str, type[Writer]] = {
+WRITERS: dict[str, type[TableWriter]] = {
     ".csv": TextWriter, ".csv.gz": TextWriter, ".tsv": TextWriter, ".tsv.gz": TextWriter, ".parquet": ParquetWriter,
 }  # fmt: skip
 
 
-def open_writer(codec: TableCodec, path: str | Path, n: int, change: Change | None = None) -> Writer:
+def open_writer(codec: TableCodec, path: str | Path, n: int, change: Change | None = None) -> TableWriter:
     """The writer that the ending of `path` asks for; `change` is done to each chunk when it is decoded.
 
     Raises:

@@ -95,12 +95,12 @@ def test_nothing_half_written_stays(tmp_path: Path, target: str, error: type[Bas
 @pytest.mark.parametrize("target", ["a.png", "a.npz", "a.pt", "a/"])
 def test_wrong_number_of_pictures(tmp_path: Path, target: str) -> None:
     with (
-        pytest.raises(ValueError, match="3 pictures instead of the 7"),
+        pytest.raises(ValueError, match="3 samples instead of the 7"),
         ImageDomain().writer(CODEC, f"{tmp_path}/{target}", 7) as writer,
     ):
         writer.write(states(3))
     writer = ImageDomain().writer(CODEC, f"{tmp_path}/{target}", 2)
-    with pytest.raises(ValueError, match="more pictures"), writer:
+    with pytest.raises(ValueError, match="more samples"), writer:
         writer.write(states(3))
     assert list(tmp_path.iterdir()) == []
 

@@ -95,9 +95,9 @@ def test_nothing_half_written_is_left(ending, tmp_path):
     with pytest.raises(KeyboardInterrupt), open_writer(codec, path, N) as writer:
         writer.write(states(codec, df)[0])
         raise KeyboardInterrupt
-    with pytest.raises(ValueError, match="25 rows instead of the 100"), open_writer(codec, path, N) as writer:
+    with pytest.raises(ValueError, match="25 samples instead of the 100"), open_writer(codec, path, N) as writer:
         writer.write(states(codec, df)[0])
-    with pytest.raises(ValueError, match="more rows than the 10"), open_writer(codec, path, 10) as writer:
+    with pytest.raises(ValueError, match="more samples than the 10"), open_writer(codec, path, 10) as writer:
         writer.write(states(codec, df)[0])
     assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_text() == "before"
     written(codec, df, path)
