@@ -244,9 +244,6 @@ class _Equal:
     def entry_sizes(self, codes: Tensor) -> Tensor:
         return torch.tensor(float(self._size), device=codes.device)
 
-    def size(self, blocks: Tensor) -> Tensor | int:
-        return self._size
-
     def spread(self, entries: Tensor) -> Tensor:
         return entries.unsqueeze(-1) if entries.ndim else entries
 
@@ -294,10 +291,6 @@ class _Packed:
 
     def entry_sizes(self, codes: Tensor) -> Tensor:
         return self._on(codes.device)[0].float()
-
-    def size(self, blocks: Tensor) -> Tensor:
-        sizes, _, entry, _ = self._on(blocks.device)
-        return sizes[entry]
 
     def spread(self, entries: Tensor) -> Tensor:
         if entries.ndim == 0 or entries.shape[-1] == 1:
