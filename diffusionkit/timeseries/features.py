@@ -1,0 +1,105 @@
+"""What a window's past says in a few numbers a series: the condition of models that draw the whole horizon at once.
+
+What a condition shows matters more than the network: recent steps, recent levels, the same steps of earlier seasons, the
+means of earlier seasons, all relative to the last value and in the window's own scale.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from diffusionkit.timeseries.targets import Frame, filled
+
+if TYPE_CHECKING:
+    from diffusionkit.timeseries.codec import SeriesCodec
+    from diffusionkit.timeseries.windows import Stats, Window
+
+_RECENT = 60  # steps of the past that are shown one by one
+_SEASONS = 14  # seasons whose means are shown
+_LIMIT = 10.0
+
+
+def features(codec: SeriesCodec, window: Window, frame: Frame) -> dict[str, Tensor]:
+    """The condition of windows.
+
+    Returns:
+        own: (B, D, F) of each series; shared: (B, S) of all.
+    """
+    past = window.z[:, : codec.context]
+    full = filled(past, window.stats.mean)
+    last = full[:, -1:]
+    parts = [*_steps(codec, past, frame), *_levels(codec, full, last, frame)]
+    parts += _seasons(codec, full, last, frame) + [_state(codec, past, last, frame, window.stats)]
+    own, shared = _covariates(codec, window)
+    own = torch.cat([torch.cat(parts, 1).transpose(1, 2), *own, window.stats.static], 2)
+    return {
+        "own": own.nan_to_num(0.0).clamp(-_LIMIT, _LIMIT).float(),
+        "shared": torch.cat([window.calendar[:, codec.context], *shared], 1).nan_to_num(0.0).float(),
+    }
+
+
+def _recent(codec: SeriesCodec) -> int:
+    return min(codec.context - codec.target.lag, max(2 * codec.horizon, 24), _RECENT)
+
+
+def _steps(codec: SeriesCodec, past: Tensor, frame: Frame) -> list[Tensor]:
+    """The latest targets, (B, n, D)."""
+    if not codec.target.lag:
+        return []
+    return [codec.target.steps(past, frame.base)[:, -_recent(codec) :] / frame.scale]
+
+
+def _levels(codec: SeriesCodec, full: Tensor, last: Tensor, frame: Frame) -> list[Tensor]:
+    """The latest levels relative to the last one, in the scale of what they may do from step to step."""
+    return [(full[:, -min(_recent(codec), codec.context) :] - last) / frame.scale]
+
+
+def _seasons(codec: SeriesCodec, full: Tensor, last: Tensor, frame: Frame) -> list[Tensor]:
+    """The steps to come, one season before and on the average of up to seven, and the means of seasons."""
+    s, length = codec.season, full.shape[1]
+    count = length // s
+    if s < 2 or not count:
+        return []
+    seasons = full[:, length - count * s :].unflatten(1, (count, s))
+    ahead = torch.arange(codec.horizon) % s
+    analogue, profile = seasons[:, -1][:, ahead], seasons[:, -7:].mean(1)[:, ahead]
+    means = seasons[:, -_SEASONS:].mean(2)
+    return [(part - last) / frame.scale for part in (analogue, profile, means)]
+
+
+def _state(codec: SeriesCodec, past: Tensor, last: Tensor, frame: Frame, stats: Stats) -> Tensor:
+    """Where the series stands within what it did in training: level, scale, recent scale, share observed; (B, 4, D)."""
+    center = frame.base[:, -1:]
+    recent = codec.target.steps(past, center)[:, -max(5, codec.season) :].square().nanmean(1, keepdim=True).sqrt()
+    return torch.cat(
+        [
+            (last - stats.mean) / stats.level,
+            (frame.scale / stats.spread).log(),
+            (recent / frame.scale + 0.05).log(),
+            past.isfinite().to(past.dtype).mean(1, keepdim=True),
+        ],
+        1,
+    )
+
+
+def _covariates(codec: SeriesCodec, window: Window) -> tuple[list[Tensor], list[Tensor]]:
+    """Covariates as (B, D, n) of each series and (B, n) of all: those known ahead over the horizon and one season before it,
+    those known up to now at the last row and on the average of a season."""
+    own, shared = [], []
+    now, s = codec.context, min(max(codec.season, 1), codec.context)
+    before = now - s + torch.arange(codec.horizon) % s
+    for values, known in ((window.known, True), (window.past, False)):
+        if not values.shape[3]:
+            continue
+        if known:
+            shown = torch.cat([values[:, now:], values[:, before]], 1)
+        else:
+            shown = torch.cat([values[:, now - 1 : now], values[:, now - s : now].nanmean(1, keepdim=True)], 1)
+        if shown.shape[2] == 1:
+            shared.append(shown.flatten(1))
+        else:
+            own.append(shown.transpose(1, 2).flatten(2))
+    return own, shared

@@ -1,0 +1,190 @@
+"""From windows of the past to paths of what comes, filled gaps and new series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusionkit.core import Sampler
+from diffusionkit.errors import UserError
+from diffusionkit.timeseries.codec import SeriesCodec
+from diffusionkit.timeseries.targets import Frame
+from diffusionkit.timeseries.panel import Panel
+from diffusionkit.timeseries.windows import Rows, Window
+
+Watch = Callable[..., None] | None
+
+
+def paths(
+    diffusion: Any,
+    codec: SeriesCodec,
+    windows: Window,
+    n: int,
+    sampler: Sampler,
+    batch_size: int = 1024,
+    watch: Watch = None,
+) -> Tensor:
+    """n joint paths of the horizon for each window, all windows in the same calls.
+
+    Args:
+        diffusion: a `Diffusion`, or a guided one.
+        codec: of the run.
+        windows: W of them; their futures are not looked at.
+        n: paths of each.
+        sampler: how to step from noise to data.
+        batch_size: paths drawn at a time.
+        watch: called at every step of the sampler.
+
+    Returns:
+        (W, n, H, D) float64, in the units of the data.
+    """
+    hidden = windows.z.clone()
+    hidden[:, codec.context :] = torch.nan
+    windows = windows._replace(z=hidden)
+    draw = {"block": _block, "steps": _steps, "window": _window}[codec.form]
+    numbers = torch.arange(len(windows.z)).repeat_interleave(n)
+    frame, device = codec.frame(windows), next(diffusion.parameters()).device
+    shown = _prepared(diffusion, codec, windows, frame, device)
+    drawn = []
+    for part in numbers.split(batch_size):
+        own = Frame(*(entry[part] for entry in frame))
+        x = draw(diffusion, codec, {name: entry[part] for name, entry in shown.items()}, sampler, watch)
+        stats = type(windows.stats)(*(entry[part] for entry in windows.stats))
+        drawn.append(codec.values(x.cpu().double(), windows._replace(stats=stats), own))
+    return torch.cat(drawn).unflatten(0, (len(windows.z), n))
+
+
+def _prepared(diffusion: Any, codec: SeriesCodec, windows: Window, frame: Frame, device: torch.device) -> dict:
+    """What the paths of a window share, worked out once for all of them."""
+    cond = {name: entry.to(device) for name, entry in codec.condition(windows, frame).items()}
+    if codec.form == "window":
+        return cond | {"state": codec.state(windows, frame).float().to(device)}
+    with evaluating(diffusion.network) as network:
+        if codec.form == "block":
+            return network.encode(cond)
+        past, coming = ({k: v.split([v.shape[1] - codec.horizon, codec.horizon], 1)[i] for k, v in cond.items() if k != "scale"}
+                        for i in (0, 1))  # fmt: skip
+        _, memory = network.recur(past["lags"], past["time"], cond["scale"])
+    whole = codec._whole(windows, frame).float().to(device)
+    return {"memory": memory, "scale": cond["scale"], "time": coming["time"], "past": whole[:, : -codec.horizon]}
+
+
+@contextmanager
+def evaluating(network: Any) -> Iterator[Any]:
+    """The network without dropout and gradients."""
+    was = network.training
+    with torch.no_grad():
+        yield network.eval()
+    network.train(was)
+
+
+def _block(diffusion: Any, codec: SeriesCodec, shown: dict, sampler: Sampler, watch: Watch) -> Tensor:
+    size = codec.like(1)[2]
+    return sampler(diffusion, like=(len(next(iter(shown.values()))), codec.horizon, size), cond=shown, watch=watch)
+
+
+def _steps(diffusion: Any, codec: SeriesCodec, shown: dict, sampler: Sampler, watch: Watch) -> Tensor:
+    """One step of time after the other; each is drawn given the state of the recurrent network, which is then moved on."""
+    memory, m, states = shown["memory"], max(codec.lags), []
+    whole = shown["past"][:, -m:]
+    for step in range(codec.horizon):
+        lags = codec.lagged(torch.cat([whole[:, -m:], whole[:, -1:]], 1))  # of the last row itself nothing is shown
+        with evaluating(diffusion.network) as network:
+            hidden, memory = network.recur(lags, shown["time"][:, step : step + 1], shown["scale"], memory)
+        x = sampler(diffusion, like=(len(whole), 1, whole.shape[2]), cond={"hidden": hidden}, watch=watch)
+        whole = torch.cat([whole, x], 1)
+        states.append(x)
+    return torch.cat(states, 1)
+
+
+def _window(diffusion: Any, codec: SeriesCodec, shown: dict, sampler: Sampler, watch: Watch) -> Tensor:
+    shown = dict(shown)
+    state = shown.pop("state")
+    given = torch.ones_like(state, dtype=torch.bool)
+    given[:, -codec.horizon :] = False
+    x = sampler(diffusion, like=tuple(state.shape), cond=shown, given=given, known=state, watch=watch)
+    return x[:, -codec.horizon :]
+
+
+def forecast(
+    diffusion: Any,
+    codec: SeriesCodec,
+    rows: Rows,
+    origins: Tensor,
+    n: int,
+    horizon: int,
+    sampler: Sampler,
+    batch_size: int = 1024,
+    watch: Watch = None,
+) -> Tensor:
+    """n paths from each origin; beyond the horizon that was trained for, they go on from what has been drawn.
+
+    Args:
+        diffusion: a `Diffusion`, or a guided one.
+        codec: of the run.
+        rows: that hold the pasts, and as many rows behind them as the horizon.
+        origins: (W,) the rows where futures begin.
+        n: paths of each.
+        horizon: steps.
+        sampler: how to step from noise to data.
+        batch_size: paths drawn at a time.
+        watch: called at every step of the sampler.
+
+    Returns:
+        (W, n, horizon, D) float64, in the units of the data.
+    """
+    drawn: list[Tensor] = []
+    for done in range(0, horizon, codec.horizon):
+        windows, each = rows.windows(origins + done, codec.horizon), n
+        if done:
+            windows, each = windows.repeat(n), 1
+            ahead = codec.target.forward(torch.cat(drawn, 2).flatten(0, 1))[:, -codec.context :]
+            windows.z[:, codec.context - ahead.shape[1] : codec.context] = ahead
+        x = paths(diffusion, codec, windows, each, sampler, batch_size, watch)
+        drawn.append(x if each == n else x.unflatten(0, (len(origins), n))[:, :, 0])
+    return torch.cat(drawn, 2)[:, :, :horizon]
+
+
+def continued(
+    diffusion: Any,
+    codec: SeriesCodec,
+    panel: Panel,
+    horizon: int,
+    n: int,
+    sampler: Sampler,
+    batch_size: int = 1024,
+    watch: Watch = None,
+) -> Tensor:
+    """n paths (n, horizon, D) of all series after the last rows of a panel."""
+    rounds = -(-horizon // codec.horizon)
+    rows = Rows(panel, codec, rounds * codec.horizon)
+    x = forecast(diffusion, codec, rows, rows.ends, n, horizon, sampler, batch_size, watch)
+    return x[0] if codec.joint else x[..., 0].permute(1, 2, 0)
+
+
+def filled(
+    diffusion: Any, codec: SeriesCodec, windows: Window, missing: Tensor, sampler: Sampler, watch: Watch = None
+) -> Tensor:
+    """Windows (B, L + H, D) of values, drawn where `missing` says so, given everything that was observed.
+
+    Raises:
+        UserError: if the model does not draw windows.
+    """
+    refuse(codec, "fills gaps")
+    frame, device = codec.frame(windows), next(diffusion.parameters()).device
+    state = codec.state(windows, frame).float()
+    cond = {name: entry.to(device) for name, entry in codec.condition(windows, frame).items()}
+    x = sampler(
+        diffusion, like=tuple(state.shape), cond=cond, given=~missing.to(device), known=state.to(device), watch=watch
+    )
+    return codec.values(x.cpu().double(), windows, frame)
+
+
+def refuse(codec: SeriesCodec, what: str) -> None:
+    """Refuses a model whose states are not whole windows of levels."""
+    if codec.form != "window" or codec.target.lag:
+        raise UserError(f"this model draws what comes after a past; a model of whole windows {what}: use preset='csdi'")
