@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from diffusionkit.core import Sampler, guided
+from diffusionkit.core import Sampler
 from diffusionkit.core.state import State, tree_cat, tree_map
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
@@ -30,7 +24,7 @@ from diffusionkit.tabular.losses import row_losses
 from diffusionkit.tabular.prepare import prepared
 from diffusionkit.tabular.schema import Kind
 from diffusionkit.tabular.text import stages
-from diffusionkit.training.files import write_json
+from diffusionkit.training.fitted import Fitted
 from diffusionkit.training.loop import say, train
 from diffusionkit.training.module import drawing
 from diffusionkit.training.run import Run, assemble, suited
@@ -38,7 +32,7 @@ from diffusionkit.training.run import Run, assemble, suited
 PRESETS = {"default": "tabular/csv", "tabddpm": "tabular/tabddpm", "tabdiff": "tabular/tabdiff"}
 
 
-class TabularDiffusion(BaseEstimator):
+class TabularDiffusion(Fitted):
     """A diffusion model of a table.
 
         model = TabularDiffusion().fit(df)
@@ -60,6 +54,8 @@ class TabularDiffusion(BaseEstimator):
         history_: rows of training metrics.
         n_features_in_, feature_names_in_: as scikit-learn has them.
     """
+
+    domain, what = "tabular", "tables"
 
     def __init__(
         self,
@@ -96,31 +92,28 @@ class TabularDiffusion(BaseEstimator):
         source.columns = dict(self.columns or {})
         source.constraints, source.target = list(self.constraints), self.target
         codec, parts = prepared(source, {"train": frame})
-        seed = int(torch.randint(2**31, ()) if self.random_state is None else self.random_state)
+        seed = self._seed()
         with drawing(seed, torch.device("cpu")):
             diffusion = assemble(recipe, codec)
         options, console = recipe.build("training"), Console(quiet=not self.verbose)
         for note in codec.notes():
             say(console, note)
-        trainer = {"accelerator": torch.device(self.device).type} if self.device else {}
-        self.history_ = train(diffusion, parts["train"], options, seed=seed, trainer=trainer, console=console)
+        self.history_ = train(diffusion, parts["train"], options, seed=seed, trainer=self._trainer(), console=console)
         self._keep(Run(Path(), recipe, recipe.domain, codec, diffusion, options.steps))
         return self
 
     def _recipe(self, rows: int) -> Recipe:
         """The preset's recipe, its length suited to the table where neither `steps` nor `settings` says it."""
-        loaded = Recipe.load(PRESETS.get(self.preset, self.preset))
-        if loaded.domain.name != "tabular":
-            raise UserError(f"preset: {self.preset!r} is a recipe of the domain {loaded.domain.name}, not of tables")
-        data = {"name": "frame", "codec": loaded.sections["data"].get("codec", {})}
-        recipe = replace(loaded, raw={**loaded.raw, "data": data})
-        given = {} if self.steps is None else {"training.steps": self.steps}
-        changes = {"training.pictures": 0, **given, **dict(self.settings or {})}
-        return suited(recipe.override({key: str(value) for key, value in changes.items()}), rows)
+        name = PRESETS.get(self.preset, self.preset)
+        codec = Recipe.load(name).sections["data"].get("codec", {})
+        return suited(self._changed(name, {"name": "frame", "codec": codec}), rows)
+
+    def _sound(self) -> None:
+        dict(self.columns or {})
 
     def _keep(self, run: Run) -> None:
-        run.diffusion.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.run_, self.schema_ = run, run.codec.outer
+        super()._keep(run)
+        self.schema_ = run.codec.outer
         self.feature_names_in_ = np.array(self.schema_.names, dtype=object)
         self.n_features_in_ = len(self.feature_names_in_)
 
@@ -267,73 +260,6 @@ class TabularDiffusion(BaseEstimator):
         with drawing(seed, next(run.diffusion.parameters()).device):
             return row_losses(run.diffusion, run.codec, df, draws)
 
-    # ---- keeping
-
-    def save(self, path: str | Path) -> Path:
-        """Leaves the model in a folder: JSON, YAML and safetensors, which `load` and `diffusionkit sample` read.
-
-        Raises:
-            UserError: if it cannot be written.
-        """
-        folder = self._run().save(path)
-        write_json(folder / _PARAMETERS, {name: _plain(value) for name, value in self.get_params().items()})
-        return folder
-
-    @classmethod
-    def load(cls, path: str | Path, device: str | None = None) -> TabularDiffusion:
-        """A model that `save` or `diffusionkit train` has left; nothing in the folder is executed.
-
-        Args:
-            path: the folder.
-            device: where the network goes; the best there is by default.
-
-        Raises:
-            UserError: if the folder holds no table model, or is damaged.
-        """
-        run = Run.load(path)
-        if run.domain.name != "tabular":
-            raise UserError(f"{path}: is a model of the domain {run.domain.name}, not of tables")
-        file = Path(path) / _PARAMETERS
-        try:
-            found = json.loads(file.read_text("utf-8")) if file.exists() else {"preset": run.recipe.name}
-            found["columns"] = None if found.get("columns") is None else dict(found["columns"])
-            model = cls(**found).set_params(device=device)
-        except (ValueError, TypeError, AttributeError, OSError) as error:
-            raise UserError(f"{file}: damaged: {error}") from error
-        model._keep(run)
-        return model
-
-    # ---- within
-
-    def _run(self) -> Run:
-        check_is_fitted(self, "run_")
-        return self.run_
-
-    def _drawing(
-        self, guidance: float | None, steps: int | None, sampler: Sampler | None, batch_size: int | None
-    ) -> tuple[Any, Sampler, int]:
-        """The diffusion, the sampler and how many rows at a time, as asked for or as the preset says."""
-        run = self._run()
-        usual = run.recipe.sampling()
-        if steps is not None and steps < 1:
-            raise UserError(f"steps: at least one, not {steps}")
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"batch_size: at least one, not {batch_size}")
-        sampler = copy.copy(sampler or run.sampler())
-        sampler.steps = steps or sampler.steps
-        scale = usual.guidance if guidance is None else guidance
-        return guided(run.diffusion, scale, usual.clip), sampler, batch_size or usual.batch_size
-
-    @contextmanager
-    def _seeded(self, random_state: int | None) -> Iterator[None]:
-        """Torch's numbers start from the seed and go on afterwards as if nothing had been drawn; without one they just go on."""
-        seed = self.random_state if random_state is None else random_state
-        with nullcontext() if seed is None else drawing(int(seed), next(self.run_.diffusion.parameters()).device):
-            yield
-
-
-_PARAMETERS = "estimator.json"
-
 
 def _joined(X: Any, y: Any) -> pd.DataFrame:
     if not isinstance(X, pd.DataFrame):
@@ -348,14 +274,3 @@ def _joined(X: Any, y: Any) -> pd.DataFrame:
     made = X.copy(deep=False)
     made[name] = y.set_axis(X.index) if isinstance(y, pd.Series) else np.asarray(y)
     return made
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON keeps it; labels may be numbers, which the keys of an object may not."""
-    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
-        return [[_plain(key), _plain(entry)] for key, entry in value.items()]
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, Path) else value

@@ -57,7 +57,10 @@ class Windows:
         return np.stack(
             [
                 np.concatenate(
-                    [measures.seasonal_error(b.values[:cut], self.season) for b, cut in zip(self.panel.blocks, cuts, strict=True)]
+                    [
+                        measures.seasonal_error(b.values[:cut], self.season)
+                        for b, cut in zip(self.panel.blocks, cuts, strict=True)
+                    ]
                 )
                 for cuts in self.cuts
             ]
@@ -82,7 +85,13 @@ def rolling(panel: Panel, horizon: int, windows: int, stride: int = 0, season: i
 
 
 def model_paths(
-    diffusion: Any, codec: SeriesCodec, test: Windows, n: int, sampler: Sampler, batch_size: int = 1024, watch: Watch = None
+    diffusion: Any,
+    codec: SeriesCodec,
+    test: Windows,
+    n: int,
+    sampler: Sampler,
+    batch_size: int = 1024,
+    watch: Watch = None,
 ) -> np.ndarray:
     """(W, n, H, D) paths of a model, all windows in the same calls; statistics are those before the first window."""
     rounds = -(-test.horizon // codec.horizon)
@@ -126,9 +135,7 @@ def forecasts(paths: np.ndarray, test: Windows) -> list[Forecast]:
         head = test.head(number)
         history = head.frame(4 * test.horizon)
         tz = head.blocks[0].index.tz
-        found.append(
-            Forecast(samples, head.names, head.coming(test.horizon), head.freq, history, head.joint, tz)
-        )
+        found.append(Forecast(samples, head.names, head.coming(test.horizon), head.freq, history, head.joint, tz))
     return found
 
 

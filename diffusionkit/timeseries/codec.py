@@ -168,7 +168,10 @@ class SeriesCodec(Codec):
         if self.form == "block":
             return features(self, window, frame)
         skip = self.target.lag + (max(self.lags) if self.form == "steps" else 0)
-        parts = [window.calendar, *(part.flatten(2) for part in (window.known, window.past)[: 1 + (self.form == "window")])]
+        parts = [
+            window.calendar,
+            *(part.flatten(2) for part in (window.known, window.past)[: 1 + (self.form == "window")]),
+        ]
         cond = {"time": torch.cat(parts, 2)[:, skip:].nan_to_num(0.0).float()}
         if self.form == "steps":
             cond["lags"] = self.lagged(self._whole(window, frame))
@@ -216,7 +219,9 @@ class SeriesCodec(Codec):
             tensors |= {f"{key}.mean": mean, f"{key}.deviation": deviation}
         tensors |= {f"stats.{key}": part.contiguous() for key, part in self.stats._asdict().items()}
         tensors |= {"static": torch.from_numpy(self.tail.static), "integer": torch.from_numpy(self.tail.integer)}
-        kept = {name: getattr(self, name) for name in ("horizon", "context", "season", "form", "sample", "limit", "reasons")}
+        kept = {
+            name: getattr(self, name) for name in ("horizon", "context", "season", "form", "sample", "limit", "reasons")
+        }
         panel = {name: getattr(self.tail, name) for name in ("freq", "joint", "past_names", "known_names", "schema")}
         content = {"codec": "series", **kept, "target": asdict(self.target), "panel": panel, "blocks": blocks}
         (Path(folder) / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -256,7 +261,9 @@ def _panel(kept: dict[str, Any], blocks: list[dict[str, Any]], tensors: dict[str
     made = []
     for i, block in enumerate(blocks):
         values, past, known = (tensors[f"{i}.{key}"].numpy() for key in ("values", "past", "known"))
-        index = pd.date_range(pd.Timestamp(block["start"]), periods=len(values), freq=kept["freq"]).as_unit(block["unit"])
+        index = pd.date_range(pd.Timestamp(block["start"]), periods=len(values), freq=kept["freq"]).as_unit(
+            block["unit"]
+        )
         names = tuple(covariates.unplain(name) for name in block["names"])
         made.append(Block(names, index, values, past, known))
     schema = kept["schema"]
@@ -276,7 +283,9 @@ def _zoned(index: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
 
 def _moments(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
     """(K,) mean and deviation of covariates (T, D or 1, K) over rows and series."""
-    rows = torch.from_numpy(np.concatenate([part.reshape(part.shape[0] * part.shape[1], part.shape[2]) for part in parts]))
+    rows = torch.from_numpy(
+        np.concatenate([part.reshape(part.shape[0] * part.shape[1], part.shape[2]) for part in parts])
+    )
     mean = rows.nanmean(0).nan_to_num(0.0)
     return mean, _root(rows - mean)
 

@@ -39,7 +39,13 @@ class TimeSeriesDomain(Domain):
         return prepared(data, data.load())
 
     def condition(
-        self, codec: Any, indices: Any, *, horizon: int | None = None, history: str | None = None, future: str | None = None
+        self,
+        codec: Any,
+        indices: Any,
+        *,
+        horizon: int | None = None,
+        history: str | None = None,
+        future: str | None = None,
     ) -> Any:
         """From where paths start, and how far they go.
 

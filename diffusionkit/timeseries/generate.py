@@ -169,22 +169,36 @@ def continued(
 def filled(
     diffusion: Any, codec: SeriesCodec, windows: Window, missing: Tensor, sampler: Sampler, watch: Watch = None
 ) -> Tensor:
-    """Windows (B, L + H, D) of values, drawn where `missing` says so, given everything that was observed.
+    """Windows (B, L + H, D) of values, drawn where `missing` says so given everything else in them.
+
+    Entries that are NaN but not to be drawn are shown to the network as missing. Where nothing is drawn, values come back only up
+    to rounding.
 
     Raises:
         UserError: if the model does not draw windows.
     """
     refuse(codec, "fills gaps")
     frame, device = codec.frame(windows), next(diffusion.parameters()).device
-    state = codec.state(windows, frame).float()
+    state = codec.state(windows, frame).float().clamp(-codec.limit, codec.limit)
     cond = {name: entry.to(device) for name, entry in codec.condition(windows, frame).items()}
-    x = sampler(
-        diffusion, like=tuple(state.shape), cond=cond, given=~missing.to(device), known=state.to(device), watch=watch
-    )
+    known = {"given": ~missing.to(device), "known": state.to(device)}
+    x = sampler(diffusion, like=tuple(state.shape), cond=cond, **known, watch=watch)
     return codec.values(x.cpu().double(), windows, frame)
+
+
+def unconditional(diffusion: Any, codec: SeriesCodec, n: int, sampler: Sampler, batch_size: int = 64) -> Tensor:
+    """(n, L + H, D) new windows at random times of the training part's end."""
+    rows = Rows(codec.tail, codec)
+    ends = rows.ends[torch.randint(len(rows.ends), (n,))]
+    drawn = []
+    for part in (ends - codec.horizon).split(batch_size):
+        windows = rows.windows(part, codec.horizon)
+        empty = windows._replace(z=torch.full_like(windows.z, torch.nan))
+        drawn.append(filled(diffusion, codec, empty, torch.ones_like(empty.z, dtype=torch.bool), sampler))
+    return torch.cat(drawn)
 
 
 def refuse(codec: SeriesCodec, what: str) -> None:
     """Refuses a model whose states are not whole windows of levels."""
     if codec.form != "window" or codec.target.lag:
-        raise UserError(f"this model draws what comes after a past; a model of whole windows {what}: use preset='csdi'")
+        raise UserError(f"this model draws what comes after a past; one of whole windows {what}: use preset='csdi'")

@@ -107,13 +107,16 @@ class Rows:
         series = series if self.codec.joint else self.block[origins][:, None]
         return Window(self.z[rows], self.calendar[rows], self.past[rows], self.known[rows], self.stats.of(series))
 
+
 def _padded(values: np.ndarray, before: int, after: int) -> np.ndarray:
     return np.pad(values, [(before, max(after, 0)), *[(0, 0)] * (values.ndim - 1)], constant_values=np.nan)
 
 
 def _calendar(index: pd.DatetimeIndex, before: int, after: int, freq: str) -> np.ndarray:
     rows = calendar.features(index if not after else index.append(calendar.extend(index, after, freq)), freq)
-    return np.pad(rows, [(before, 0), (0, 0)])  # nothing was observed in the rows before, so that their time does not matter
+    return np.pad(
+        rows, [(before, 0), (0, 0)]
+    )  # nothing was observed in the rows before, so that their time does not matter
 
 
 class Windows:

@@ -70,7 +70,9 @@ class TimeGradNetwork(nn.Module):
         parts = [lags, self.names.expand(*shape), time, scale[:, None].expand(*shape)]
         state = None
         if memory is not None:
-            parts_of = memory.unflatten(1, (-1, self.layers, self.recurrent.hidden_size)).permute(1, 2, 0, 3).contiguous()
+            parts_of = (
+                memory.unflatten(1, (-1, self.layers, self.recurrent.hidden_size)).permute(1, 2, 0, 3).contiguous()
+            )
             state = tuple(parts_of) if self.cell == "lstm" else parts_of[0]
         out, state = self.recurrent(torch.cat(parts, 2), state)
         kept = torch.stack(state if self.cell == "lstm" else (state,))
@@ -95,7 +97,11 @@ class ConvDenoiser(nn.Module):
         self.time = nn.Sequential(TimeEmbedding(32, 64), nn.SiLU())
         inner = max(series // 2, 1)
         self.condition = nn.Sequential(
-            nn.Linear(hidden, 100), nn.Linear(100, inner), nn.LeakyReLU(0.4), nn.Linear(inner, series), nn.LeakyReLU(0.4)
+            nn.Linear(hidden, 100),
+            nn.Linear(100, inner),
+            nn.LeakyReLU(0.4),
+            nn.Linear(inner, series),
+            nn.LeakyReLU(0.4),
         )
         self.first = nn.Conv1d(1, channels, 1)
         self.layers = nn.ModuleList(GatedLayer(channels, 2 ** (i % 2)) for i in range(depth))
