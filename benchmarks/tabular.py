@@ -16,7 +16,7 @@ if not __package__:  # run as a file
 
 import torch
 
-from benchmarks.tabular_cells import Cells, about, say
+from benchmarks.cells import Cells, about, say
 from benchmarks.tabular_peers import peers
 from benchmarks.tabular_quality import quality
 from benchmarks.tabular_small import small

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import MinMaxScaler
 
-from benchmarks.tabular_cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, say, show, timed
 from benchmarks.tabular_figures import Figures, beaten, comparison
 from benchmarks.tabular_quality import alone, finished, fit, floor, folder, trained
 from benchmarks.tabular_tables import Table, load

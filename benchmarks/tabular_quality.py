@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import tabular_figures as figures
-from benchmarks.tabular_cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, say, show, timed
 from benchmarks.tabular_tables import Table, independent, load
 from diffusionkit.tabular import TabularDiffusion, metrics
 

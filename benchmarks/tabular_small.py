@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import f1_score, r2_score
 
-from benchmarks.tabular_cells import Cell, Cells, say, show
+from benchmarks.cells import Cell, Cells, say, show
 from benchmarks.tabular_quality import fit, folder, key
 from benchmarks.tabular_tables import SMALL, Small, Table, load
 from diffusionkit.tabular import metrics

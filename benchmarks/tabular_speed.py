@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmarks.tabular_cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, say, show, timed
 from benchmarks.tabular_quality import fit, folder, key
 from benchmarks.tabular_reference import Predict, dense, sample
 from benchmarks.tabular_tables import Table, load

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import tabular, tabular_peers, tabular_quality, tabular_reference, tabular_speed
-from benchmarks.tabular_cells import Cells
+from benchmarks.cells import Cells
 from benchmarks.tabular_figures import against, beaten, distance, met, plain, summary
 from benchmarks.tabular_tables import SMALL, independent, load
 from diffusionkit.core import DDPM, Categorical, Diffusion, Gaussian

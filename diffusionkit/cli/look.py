@@ -18,6 +18,8 @@ from diffusionkit.cli.start import Words
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import parse
 
+_COMMENT = 40  # columns that the last one of a table gets at least
+
 
 def evaluate(
     run: Folder,
@@ -170,7 +172,10 @@ def _table(measures: Mapping[str, Any]) -> None:
         table.add_row(*row.values())
     for name, value in () if rows else _leaves(measures):
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    widths = [max(len(str(text)) for text in (column, *(row[column] for row in rows or []))) for column in columns[:-1]]
+    console.width = max(console.width, sum(widths) + 2 * len(widths) + _COMMENT)  # lines break rather than lose figures
+    console.print(table)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

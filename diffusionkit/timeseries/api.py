@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from rich.console import Console
 
 from diffusionkit.core import Sampler
-from diffusionkit.errors import UserError
+from diffusionkit.errors import TrainingStopped, UserError
 from diffusionkit.timeseries import frames, generate
 from diffusionkit.timeseries.backtest import Backtest, backtested, rolling
 from diffusionkit.timeseries.forecast import Forecast
@@ -22,7 +23,6 @@ from diffusionkit.timeseries.gaps import imputed
 from diffusionkit.timeseries.panel import Panel
 from diffusionkit.timeseries.prepare import prepared
 from diffusionkit.timeseries.start import read, ready
-from diffusionkit.timeseries.windows import joined
 from diffusionkit.training.fitted import Fitted
 from diffusionkit.training.loop import say, train
 from diffusionkit.training.module import drawing
@@ -107,6 +107,7 @@ class TimeSeriesDiffusion(Fitted):
 
         Raises:
             UserError: if the series or the settings have to be put right first; before anything long starts.
+            TrainingStopped: if the loss is no longer finite; the model has the last good weights, if there are any.
         """
         panel = frames.read(
             df, freq=self.freq, joint=self.joint, known=tuple(self.known), past=tuple(self.past), static=static
@@ -120,9 +121,23 @@ class TimeSeriesDiffusion(Fitted):
         options, console = recipe.build("training"), Console(quiet=not self.verbose)
         for note in codec.notes():
             say(console, note)
-        self.history_ = train(diffusion, parts["train"], options, seed=seed, trainer=self._trainer(), console=console)
-        self._keep(Run(Path(), recipe, recipe.domain, codec, diffusion, options.steps))
+        run = Run(Path(), recipe, recipe.domain, codec, diffusion, options.steps)
+        with self._kept(run):
+            self.history_ = train(
+                diffusion, parts["train"], options, seed=seed, trainer=self._trainer(), console=console
+            )
         return self
+
+    @contextmanager
+    def _kept(self, run: Run) -> Iterator[None]:
+        """What has been trained stays, also where it was stopped: with the weights of the last moment at which all was well."""
+        try:
+            yield
+        except TrainingStopped:
+            if all(bool(part.isfinite().all()) for part in run.diffusion.eval().state_dict().values()):
+                self._keep(run)
+            raise
+        self._keep(run)
 
     def _recipe(self, name: str) -> Any:
         from diffusionkit.recipe import Recipe
@@ -142,6 +157,7 @@ class TimeSeriesDiffusion(Fitted):
 
         Raises:
             UserError: if they do not fit the model.
+            TrainingStopped: if the loss is no longer finite; the model is then as it was.
         """
         run = self._run()
         panel = ready(run.codec, read(run.codec, df, static=static), 0)
@@ -205,8 +221,11 @@ class TimeSeriesDiffusion(Fitted):
         length = codec.horizon if horizon is None else int(horizon)
         if length < 1 or num_samples < 1:
             raise UserError(f"{'horizon' if length < 1 else 'num_samples'}: at least one")
-        if not isinstance(df, (list, tuple)) or (len(df) and isinstance(df[0], Mapping)):
+        several = isinstance(df, (list, tuple)) and not (len(df) and isinstance(df[0], Mapping))
+        if not several:
             panels = [self._start(df, length, future, static)]
+        elif isinstance(future, (list, tuple)) and len(future) != len(df):
+            raise UserError(f"future: {len(future)} frames for {len(df)} series frames")
         else:
             futures = future if isinstance(future, (list, tuple)) else [future] * len(df)
             panels = [self._start(one, length, ahead, static) for one, ahead in zip(df, futures, strict=True)]
@@ -215,7 +234,7 @@ class TimeSeriesDiffusion(Fitted):
             Forecast(paths, p.names, p.coming(length), p.freq, p.frame(4 * length), p.joint, p.blocks[0].index.tz)
             for p, paths in zip(panels, found, strict=True)
         ]
-        return made if isinstance(df, (list, tuple)) and len(panels) == len(df) else made[0]
+        return made if several else made[0]
 
     def _start(self, df: Any, length: int, future: Any, static: Any) -> Panel:
         codec = self._run().codec
@@ -224,14 +243,12 @@ class TimeSeriesDiffusion(Fitted):
     def _paths(
         self, panels: list[Panel], length: int, n: int, how: tuple, random_state: int | None
     ) -> list[np.ndarray]:
+        if not panels:
+            return []
         codec = self._run().codec
         diffusion, sampler, size = self._drawing(None, *how)
         with self._seeded(random_state):
-            if length > codec.horizon or not codec.joint:
-                drawn = [generate.continued(diffusion, codec, p, length, n, sampler, size) for p in panels]
-            else:
-                windows = joined([codec.latest(panel) for panel in panels])
-                drawn = list(generate.paths(diffusion, codec, windows, n, sampler, size)[:, :, :length])
+            drawn = generate.continued(diffusion, codec, panels, length, n, sampler, size)
         return [paths.numpy() for paths in drawn]
 
     def backtest(
@@ -266,18 +283,17 @@ class TimeSeriesDiffusion(Fitted):
             `scores`, `forecasts`, `table`, `verdict()`, `plot(path)`.
         """
         codec = self._run().codec
-        length = horizon or codec.horizon
-        panel = read(codec, df, static=static)
-        needed = (windows - 1) * (stride or length) + max(stride or length, length) + codec.shortest
-        for block in panel.blocks:
-            if len(block) < needed:
+        length = codec.horizon if horizon is None else int(horizon)
+        test = rolling(read(codec, df, static=static), length, windows, stride or 0)
+        for block, cut in zip(test.panel.blocks, test.cuts[0], strict=True):
+            if cut < codec.shortest:
                 raise UserError(
-                    f"series {block.names[0]!r} has {len(block)} rows, and {windows} windows of {length} steps need {needed}"
+                    f"series {block.names[0]!r} has {len(block)} rows until {block.index[-1]}, and {windows} windows of {length} "
+                    f"steps need {len(block) - cut + codec.shortest}"
                 )
         diffusion, sampler, size = self._drawing(None, steps, sampler, batch_size)
         seed = self.random_state if random_state is None else random_state
         with self._seeded(random_state):
-            test = rolling(panel, length, windows, stride or 0)
             return backtested(diffusion, codec, test, num_samples, sampler, size, seed or 0, baselines=baselines)
 
     # ---- gaps and new series
@@ -301,7 +317,7 @@ class TimeSeriesDiffusion(Fitted):
             static, steps, sampler, batch_size, random_state: as in `predict`.
 
         Returns:
-            What `df` is, filled; a list of them for several draws.
+            What `df` is, filled; a list of them for several draws. Rows that are not there stay so: `df.asfreq(...)` makes them.
 
         Raises:
             UserError: if the preset does not draw whole windows (`csdi` does).
@@ -326,6 +342,8 @@ class TimeSeriesDiffusion(Fitted):
         """
         codec = self._run().codec
         generate.refuse(codec, "makes new series")
+        if n < 1:
+            raise UserError(f"n: at least one, not {n}")
         diffusion, sampler, size = self._drawing(None, steps, sampler, None)
         with self._seeded(random_state):
             return generate.unconditional(diffusion, codec, n, sampler, size).numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from diffusionkit.core import Sampler
+from diffusionkit.errors import UserError
 from diffusionkit.timeseries import calendar, measures
 from diffusionkit.timeseries.baselines import BASELINES
 from diffusionkit.timeseries.codec import SeriesCodec
@@ -68,14 +69,18 @@ class Windows:
 
     def head(self, number: int) -> Panel:
         """What was known at the origin of a window."""
-        from dataclasses import replace
-
         blocks = tuple(block.head(cut) for block, cut in zip(self.panel.blocks, self.cuts[number], strict=True))
         return replace(self.panel, blocks=blocks)
 
 
 def rolling(panel: Panel, horizon: int, windows: int, stride: int = 0, season: int = 0) -> Windows:
-    """The last windows of every series: `windows` of them, `stride` rows apart (the horizon by default)."""
+    """The last windows of every series: `windows` of them, `stride` rows apart (the horizon by default).
+
+    Raises:
+        UserError: for numbers below one.
+    """
+    if windows < 1 or horizon < 1 or stride < 0:
+        raise UserError(f"{'windows' if windows < 1 else 'horizon' if horizon < 1 else 'stride'}: at least one")
     stride = stride or horizon
     test = (windows - 1) * stride + max(stride, horizon)
     starts = np.array([len(block) - test for block in panel.blocks])
@@ -99,7 +104,7 @@ def model_paths(
     if not codec.joint:
         rows.stats = codec.measure(test.head(0))
     origins = (rows.starts + torch.from_numpy(test.cuts)).flatten()
-    x = forecast(diffusion, codec, rows, origins, n, test.horizon, sampler, batch_size, watch)
+    x = forecast(diffusion, codec, [(rows, origins)], n, test.horizon, sampler, batch_size, watch)
     x = x.unflatten(0, test.cuts.shape)
     return (x[:, 0] if codec.joint else x[..., 0].permute(0, 2, 3, 1)).numpy()
 
@@ -207,10 +212,20 @@ def backtested(
     watch: Watch = None,
     baselines: Sequence[str] | None = None,
 ) -> Backtest:
-    """A model and the baselines in the windows of a test."""
+    """A model and the baselines in the windows of a test.
+
+    Raises:
+        UserError: for less than two paths, and a baseline that there is not.
+    """
+    names = tuple(BASELINES if baselines is None else baselines)
+    for name in names:
+        if name not in BASELINES:
+            raise UserError(f"baselines: there is no {name!r}; there are {', '.join(BASELINES)}")
+    if n < 2:
+        raise UserError(f"num_samples: at least two paths, not {n}")
     paths = model_paths(diffusion, codec, test, n, sampler, batch_size, watch)
     found = {"model": scores(paths, test)}
-    for name in BASELINES if baselines is None else baselines:
+    for name in names:
         found[name] = scores(baseline_paths(name, test, n, seed), test)
     pit = measures.pit(paths, test.actual, np.random.default_rng(seed))
     return Backtest(found, forecasts(paths, test), actual_frames(test), pit)

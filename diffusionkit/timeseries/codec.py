@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffusionkit.core.state import Batch, tree_map
 from diffusionkit.domain import Codec
 from diffusionkit.errors import UserError
-from diffusionkit.timeseries import calendar, covariates
+from diffusionkit.timeseries import calendar, codec_file
 from diffusionkit.timeseries.features import features
-from diffusionkit.timeseries.panel import Block, Panel
+from diffusionkit.timeseries.panel import Panel
 from diffusionkit.timeseries.targets import Frame, Target
 from diffusionkit.timeseries.windows import Rows, Stats, Window, Windows
 
-FILE, TENSORS = "codec.json", "codec.safetensors"
 Form = Literal["block", "steps", "window"]
 _BEYOND = 10.0  # times the range seen, beyond which no path goes
 
@@ -59,20 +55,24 @@ class SeriesCodec(Codec):
             raise ValueError(f"form must be one of {', '.join(Form.__args__)}, not {form!r}")
         self.horizon, self.context, self.season, self.target, self.form = horizon, context, season, target, form
         self.sample, self.limit, self.joint, self.reasons = sample, limit, panel.joint, reasons or []
+        if sample and form != "block":
+            raise ValueError(
+                f"sample draws series for networks whose tokens they are; form {form!r} has a place for each"
+            )
         self.lags = calendar.lags(panel.freq)
-        self.shortest = max(target.lag, 1)
-        if form == "steps" and context < target.lag + max(self.lags) + 1:
+        self.shortest = max(target.lag + (max(self.lags) if form == "steps" else 0), 1)
+        if context < self.shortest + (form == "steps"):
             raise UserError(
-                f"data.context_length: {context} steps are too few, the longest lag reaches back "
-                f"{target.lag + max(self.lags)}; set it to {target.lag + max(self.lags) + horizon}"
+                f"data.context_length: {context} steps are too few, the longest lag reaches back {self.shortest}; "
+                f"set it to {self.shortest + horizon}, or leave it out"
             )
         self.moments = moments or {
             "past": _moments([b.past for b in panel.blocks]),
             "known": _moments([b.known for b in panel.blocks]),
         }
         self.stats = stats or self.measure(panel)
-        self.integer = torch.from_numpy(panel.integer) if panel.joint else torch.tensor(bool(panel.integer.all()))
-        self.tail = panel.tail(context + 2 * max(season, 1))
+        self.integer = torch.tensor(panel.integer) if panel.joint else torch.tensor(bool(panel.integer.all()))
+        self.tail = self._end(panel)
 
     # ---- what the writers ask
 
@@ -111,18 +111,35 @@ class SeriesCodec(Codec):
         """What is known of the series of a panel."""
         rows = []
         for block in panel.blocks:
-            z = self.target.forward(torch.from_numpy(block.values))
+            z = self.target.forward(torch.tensor(block.values))
             mean = z.nanmean(0).nan_to_num(0.0)
             level = _root(z - mean)
-            low, high = (_edges(z, mean, sign) for sign in (-1, 1))
-            reach = _BEYOND * (high - low).clamp(min=1e-6)
-            floor = low - reach
-            if self.target.transform != "log":  # where nothing was below zero, no path goes there
-                floor = torch.where(low >= 0, floor.clamp(min=0.0), floor)
-            steps = self.target.steps(z, mean) if len(z) > self.target.lag else z - mean
-            rows.append([mean, level, _root(steps, level), floor, high + reach])
+            center = torch.zeros_like(mean) if self.target.center == "zero" else mean
+            steps = self.target.steps(z, center) if len(z) > self.target.lag else z - mean
+            rows.append([mean, level, _root(steps, level), *self._bounds(z, mean)])
         parts = [torch.cat(part) for part in zip(*rows, strict=True)]
-        return Stats(*parts, torch.from_numpy(np.asarray(panel.static, np.float64)))
+        return Stats(*parts, torch.tensor(panel.static, dtype=torch.float64))
+
+    def known_stats(self, panel: Panel) -> Stats:
+        """Those of training for its own series, or measured on a panel of separate series."""
+        return self.stats if self.joint or panel is self.tail else self.measure(panel)
+
+    def _bounds(self, z: Tensor, otherwise: Tensor) -> tuple[Tensor, Tensor]:
+        """What no path crosses: ten times the range of z (..., T, D) away from it, and zero where nothing was below."""
+        low, high = (_edges(z, otherwise, sign) for sign in (-1, 1))
+        reach = _BEYOND * (high - low).clamp(min=1e-6)
+        floor = low - reach
+        if self.target.transform != "log":
+            floor = torch.where(low >= 0, floor.clamp(min=0.0), floor)
+        return floor, high + reach
+
+    def widened(self, window: Window) -> Window:
+        """Windows with bounds that leave room for what they hold: series may have left their range since training."""
+        low, high = (part[:, None] for part in self._bounds(window.z, window.stats.mean[:, 0]))
+        stats = window.stats
+        return window._replace(
+            stats=stats._replace(low=torch.minimum(stats.low, low), high=torch.maximum(stats.high, high))
+        )
 
     def standardised(self, values: Tensor, kind: str) -> Tensor:
         """Covariates with the mean and the deviation that they had in training."""
@@ -144,10 +161,14 @@ class SeriesCodec(Codec):
         """What turns targets of these windows into values."""
         return self.target.frame(window.z[:, : self.context], window.stats.mean, window.stats.spread)
 
-    def encode(self, window: Window, generator: torch.Generator | None = None) -> Batch:
-        """The state of windows with their futures (NaN where missing), and the condition; a draw of the series if there are many."""
-        if generator is not None and 0 < self.sample < window.z.shape[2]:
-            window = window.columns(torch.randperm(window.z.shape[2], generator=generator)[: self.sample])
+    def drawn(self, size: int, generator: torch.Generator | None) -> Tensor | None:
+        """A draw of the series for one batch, where there are more of them than `sample`."""
+        if generator is None or not 0 < self.sample < size:
+            return None
+        return torch.randperm(size, generator=generator)[: self.sample]
+
+    def encode(self, window: Window) -> Batch:
+        """The state of windows with their futures (NaN where missing), and the condition."""
         frame = self.frame(window)
         x0 = self.state(window, frame)
         return Batch(x0.clamp(-self.limit, self.limit).float(), self.condition(window, frame))
@@ -164,14 +185,13 @@ class SeriesCodec(Codec):
         return self.target.steps(window.z, frame.base) / frame.scale
 
     def condition(self, window: Window, frame: Frame) -> dict[str, Tensor]:
-        """What the network is shown of windows, their futures not among it (but for `steps`, where each step is shown those before)."""
+        """What the network is shown of windows, but for their futures; of `steps`, each one is shown those before it."""
         if self.form == "block":
             return features(self, window, frame)
         skip = self.target.lag + (max(self.lags) if self.form == "steps" else 0)
-        parts = [
-            window.calendar,
-            *(part.flatten(2) for part in (window.known, window.past)[: 1 + (self.form == "window")]),
-        ]
+        parts = [window.calendar, window.known.flatten(2)]
+        if self.form == "window":  # what is known up to now is not known of the steps to come
+            parts.append(torch.nn.functional.pad(window.past[:, : self.context].flatten(2), (0, 0, 0, self.horizon)))
         cond = {"time": torch.cat(parts, 2)[:, skip:].nan_to_num(0.0).float()}
         if self.form == "steps":
             cond["lags"] = self.lagged(self._whole(window, frame))
@@ -194,11 +214,10 @@ class SeriesCodec(Codec):
 
     def arguments(self) -> dict[str, Any]:
         window = self.latest(self.tail)
-        batch = self.encode(Window(*(part[:1] for part in window[:4]), Stats(*(part[:1] for part in window.stats))))
+        batch = self.encode(window.take(torch.zeros(1, dtype=torch.long)))
         sizes = tree_map(lambda leaf: leaf.shape[-1], batch.cond)
-        return {
-            "horizon": self.horizon, "series": batch.x.shape[2], "length": batch.x.shape[1], "lags": len(self.lags), **sizes,
-        }  # fmt: skip
+        shape = {"horizon": self.horizon, "series": batch.x.shape[2], "length": batch.x.shape[1]}
+        return {**shape, "sample": self.sample if self.sample < batch.x.shape[2] else 0, **sizes}
 
     def like(self, n: int) -> tuple[int, ...]:
         size = len(self.names) if self.joint else 1
@@ -209,23 +228,12 @@ class SeriesCodec(Codec):
         return x.numpy()
 
     def save(self, folder: Path) -> None:
-        blocks, tensors = [], {}
-        for i, block in enumerate(self.tail.blocks):
-            names = [covariates.plain(name, "series") for name in block.names]
-            blocks.append({"names": names, "start": block.index[0].isoformat(), "unit": block.index.unit})
-            for key in ("values", "past", "known"):
-                tensors[f"{i}.{key}"] = torch.from_numpy(np.ascontiguousarray(getattr(block, key)))
-        for key, (mean, deviation) in self.moments.items():
-            tensors |= {f"{key}.mean": mean, f"{key}.deviation": deviation}
-        tensors |= {f"stats.{key}": part.contiguous() for key, part in self.stats._asdict().items()}
-        tensors |= {"static": torch.from_numpy(self.tail.static), "integer": torch.from_numpy(self.tail.integer)}
-        kept = {
-            name: getattr(self, name) for name in ("horizon", "context", "season", "form", "sample", "limit", "reasons")
-        }
-        panel = {name: getattr(self.tail, name) for name in ("freq", "joint", "past_names", "known_names", "schema")}
-        content = {"codec": "series", **kept, "target": asdict(self.target), "panel": panel, "blocks": blocks}
-        (Path(folder) / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        save_file(tensors, Path(folder) / TENSORS)
+        """Writes codec.json and codec.safetensors.
+
+        Raises:
+            UserError: for names of series that cannot be saved.
+        """
+        codec_file.write(self, Path(folder))
 
     @classmethod
     def load(cls, folder: Path) -> SeriesCodec:
@@ -234,51 +242,17 @@ class SeriesCodec(Codec):
         Raises:
             UserError: if a file is missing or damaged.
         """
-        path = Path(folder) / FILE
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or content.pop("codec", None) != "series":
-                raise ValueError('"codec" must be "series"')
-            path = Path(folder) / TENSORS
-            tensors = load_file(path)
-            panel = _panel(content.pop("panel"), content.pop("blocks"), tensors)
-            moments = {key: (tensors[f"{key}.mean"], tensors[f"{key}.deviation"]) for key in ("past", "known")}
-            stats = Stats(*(tensors[f"stats.{key}"] for key in Stats._fields))
-            return cls(panel, target=Target(**content.pop("target")), moments=moments, stats=stats, **content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: cannot be read, so this is no run of series: {error}") from error
-        except Exception as error:  # safetensors has an error class of its own
-            raise UserError(f"{path}: damaged: {error}") from error
+        return codec_file.read(cls, Path(folder))
 
     def moved(self, panel: Panel) -> SeriesCodec:
         """The same codec with another panel to start forecasts from."""
         found = object.__new__(SeriesCodec)
-        found.__dict__.update(self.__dict__, tail=panel.tail(self.context + 2 * max(self.season, 1)))
+        found.__dict__.update(self.__dict__, tail=self._end(panel), stats=self.known_stats(panel))
         return found
 
-
-def _panel(kept: dict[str, Any], blocks: list[dict[str, Any]], tensors: dict[str, Tensor]) -> Panel:
-    made = []
-    for i, block in enumerate(blocks):
-        values, past, known = (tensors[f"{i}.{key}"].numpy() for key in ("values", "past", "known"))
-        index = pd.date_range(pd.Timestamp(block["start"]), periods=len(values), freq=kept["freq"]).as_unit(
-            block["unit"]
-        )
-        names = tuple(covariates.unplain(name) for name in block["names"])
-        made.append(Block(names, index, values, past, known))
-    schema = kept["schema"]
-    zone = schema.get("tz")
-    if zone:
-        made = [replace(block, index=_zoned(block.index, zone)) for block in made]
-    return Panel(
-        tuple(made), kept["freq"], kept["joint"], tuple(kept["past_names"]), tuple(kept["known_names"]),
-        tensors["static"].numpy(), schema, tensors["integer"].numpy(),
-    )  # fmt: skip
-
-
-def _zoned(index: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
-    start = index[0].tz_convert(zone)
-    return pd.date_range(start, periods=len(index), freq=index.freq).as_unit(index.unit)
+    def _end(self, panel: Panel) -> Panel:
+        """As many of the last rows as forecasts, pictures and new windows take."""
+        return panel.tail(self.context + self.horizon + 2 * max(self.season, 1))
 
 
 def _moments(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -297,5 +271,5 @@ def _root(deviations: Tensor, otherwise: Tensor | float = 1.0) -> Tensor:
 
 
 def _edges(z: Tensor, mean: Tensor, sign: int) -> Tensor:
-    edge = (sign * z).nan_to_num(-torch.inf).amax(0) * sign
+    edge = (sign * z).nan_to_num(-torch.inf).amax(-2) * sign
     return torch.where(edge.isfinite(), edge, mean)

@@ -31,7 +31,7 @@ class TimeSeriesDomain(Domain):
     single = False
 
     def sketch(self, data: Any) -> dict[str, Any]:
-        return dict.fromkeys(("horizon", "series", "own", "shared", "lags", "time", "scale"), ...)
+        return dict.fromkeys(("horizon", "series", "sample", "own", "shared", "lags", "time", "scale"), ...)
 
     def prepare(self, data: Any) -> tuple[Any, dict[str, Dataset]]:
         from diffusionkit.timeseries.prepare import prepared
@@ -72,7 +72,7 @@ class TimeSeriesDomain(Domain):
         from diffusionkit.timeseries.generate import continued
 
         panel, horizon = self.condition(codec, indices, **wanted)
-        return continued(diffusion, codec, panel, horizon, len(indices), sampler, watch=watch)
+        return continued(diffusion, codec, [panel], horizon, len(indices), sampler, watch=watch)[0]
 
     def picture(self, codec: Any, x: Any, path: Path, columns: int | None = None) -> None:
         from diffusionkit.timeseries.forecast import Forecast

@@ -32,7 +32,7 @@ def features(codec: SeriesCodec, window: Window, frame: Frame) -> dict[str, Tens
     full = filled(past, window.stats.mean)
     last = full[:, -1:]
     parts = [*_steps(codec, past, frame), *_levels(codec, full, last, frame)]
-    parts += _seasons(codec, full, last, frame) + [_state(codec, past, last, frame, window.stats)]
+    parts += [*_seasons(codec, full, last, frame), _state(codec, past, last, frame, window.stats)]
     own, shared = _covariates(codec, window)
     own = torch.cat([torch.cat(parts, 1).transpose(1, 2), *own, window.stats.static], 2)
     return {

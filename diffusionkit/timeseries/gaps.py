@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusionkit.core import Sampler
-from diffusionkit.timeseries import wide
+from diffusionkit.timeseries import grids, wide
 from diffusionkit.timeseries.codec import SeriesCodec
 from diffusionkit.timeseries.generate import Watch, filled
 from diffusionkit.timeseries.panel import Panel
@@ -51,10 +51,10 @@ def fill(
     holes = rows.z.isnan() & inside[:, None]
     needed = holes[places].flatten(1).any(1)
     origins, places = origins[needed].repeat_interleave(draws), places[needed]
-    drawn = [
-        filled(diffusion, codec, windows, holes[of], sampler, watch)
-        for windows, of in _batches(rows, codec, origins, batch_size, holes)
-    ]
+    drawn = []
+    for part in origins.split(batch_size) if len(origins) else ():
+        of = holes[part[:, None] + torch.arange(-codec.context, codec.horizon)]
+        drawn.append(filled(diffusion, codec, rows.windows(part, codec.horizon), of, sampler, watch))
     found = codec.target.back(rows.z).expand(draws, -1, -1).clone()
     if drawn:
         new = torch.cat(drawn).unflatten(0, (-1, draws)).transpose(0, 1)
@@ -65,11 +65,6 @@ def fill(
                 blank[place] = False
     parts = [found[:, start:end].numpy() for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
     return [np.where(np.isnan(b.values), part, b.values) for b, part in zip(panel.blocks, parts, strict=True)]
-
-
-def _batches(rows: Rows, codec: SeriesCodec, origins: Tensor, size: int, holes: Tensor) -> Any:
-    for part in origins.split(size):
-        yield rows.windows(part, codec.horizon), part[:, None] + torch.arange(-codec.context, codec.horizon)
 
 
 def _origins(codec: SeriesCodec, rows: int) -> Tensor:
@@ -86,30 +81,40 @@ def _put(df: Any, panel: Panel, blocks: list[np.ndarray]) -> Any:
         for i, name in enumerate(block.names)
     }
     if isinstance(df, np.ndarray):
-        made = np.stack([series.to_numpy() for series in by_name.values()], 1)
-        return made.reshape(df.shape).astype(df.dtype if df.dtype.kind == "f" else float)
+        made = np.stack([series.to_numpy() for series in by_name.values()], 1).reshape(df.shape)
+        return made.astype(df.dtype) if df.dtype.kind == "f" else made
     if isinstance(df, pd.Series):
-        return _patched(df, next(iter(by_name.values())), panel, df.index)
+        return _patched(df, _at(next(iter(by_name.values())), grids.stamps(df.index, "the index")))
     if not isinstance(df, pd.DataFrame):
-        return pd.DataFrame(by_name)
+        return pd.DataFrame(by_name) if panel.joint else panel.frame().assign(y=np.concatenate(blocks)[:, 0])
     name, time, value = panel.schema["columns"]
-    if panel.schema["kind"] == "long":
-        made, parts = df.copy(), []
-        for series, rows in df.groupby(name, sort=False):
-            parts.append(_patched(rows[value], by_name[series], panel, rows[time]))
-        made[value] = pd.concat(parts).reindex(df.index)
+    made = df.copy()
+    if any(column not in df and column not in df.index.names for column in (name, time, value)):
+        times, _ = wide.timed(df, time, "the frame")
+        for series, found in by_name.items():
+            made[series] = _patched(df[series], _at(found, times))
         return made
-    times, _ = wide.timed(df, time, "the frame")
-    return df.assign(**{series: _patched(df[series], by_name[series], panel, times) for series in by_name})
+    rows = df if name in df else df.reset_index()
+    times, drawn = grids.stamps(rows[time], time), np.empty(len(rows))
+    for series, places in rows.groupby(name, sort=False).indices.items():
+        drawn[places] = _at(by_name[series], times[places])
+    made[value] = _patched(df[value], drawn)
+    return made
 
 
-def _patched(column: pd.Series, values: pd.Series, panel: Panel, times: Any) -> pd.Series:
-    index = (
-        pd.PeriodIndex(times).to_timestamp()
-        if isinstance(getattr(times, "dtype", None), pd.PeriodDtype)
-        else pd.DatetimeIndex(times)
-    )
-    zone = panel.blocks[0].index.tz
-    index = index.tz_localize(zone) if zone is not None and index.tz is None else index
-    found = values.reindex(index).to_numpy()
-    return column.where(column.notna(), pd.Series(found, index=column.index)) if column.isna().any() else column
+def _at(values: pd.Series, times: pd.DatetimeIndex) -> np.ndarray:
+    """Values on a grid at some of its times."""
+    zone = values.index.tz
+    return values.reindex(times if zone is None else times.tz_convert(zone)).to_numpy()
+
+
+def _patched(column: pd.Series, values: np.ndarray) -> pd.Series:
+    """The column with its missing values taken from others; the rest is as it was, and so is the dtype if it can hold them."""
+    missing = column.isna().to_numpy()
+    if not missing.any():
+        return column
+    new, dtype = values[missing], column.dtype
+    fits = dtype.kind == "f" or (dtype.kind in "iu" and bool((new == np.round(new)).all()))
+    made = column.copy() if fits else column.astype(float)
+    made.iloc[np.flatnonzero(missing)] = new.astype(getattr(made.dtype, "numpy_dtype", made.dtype))
+    return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from diffusionkit.core import Sampler
 from diffusionkit.errors import UserError
 from diffusionkit.timeseries.codec import SeriesCodec
-from diffusionkit.timeseries.targets import Frame
 from diffusionkit.timeseries.panel import Panel
-from diffusionkit.timeseries.windows import Rows, Window
+from diffusionkit.timeseries.targets import Frame
+from diffusionkit.timeseries.windows import Rows, Window, joined
 
 Watch = Callable[..., None] | None
 
@@ -42,9 +42,7 @@ def paths(
     Returns:
         (W, n, H, D) float64, in the units of the data.
     """
-    hidden = windows.z.clone()
-    hidden[:, codec.context :] = torch.nan
-    windows = windows._replace(z=hidden)
+    windows = _hidden(codec, windows)
     draw = {"block": _block, "steps": _steps, "window": _window}[codec.form]
     numbers = torch.arange(len(windows.z)).repeat_interleave(n)
     frame, device = codec.frame(windows), next(diffusion.parameters()).device
@@ -52,10 +50,17 @@ def paths(
     drawn = []
     for part in numbers.split(batch_size):
         own = Frame(*(entry[part] for entry in frame))
-        x = draw(diffusion, codec, {name: entry[part] for name, entry in shown.items()}, sampler, watch)
+        x = draw(diffusion, codec, {name: entry[part.to(device)] for name, entry in shown.items()}, sampler, watch)
         stats = type(windows.stats)(*(entry[part] for entry in windows.stats))
         drawn.append(codec.values(x.cpu().double(), windows._replace(stats=stats), own))
     return torch.cat(drawn).unflatten(0, (len(windows.z), n))
+
+
+def _hidden(codec: SeriesCodec, windows: Window) -> Window:
+    """The windows without their futures."""
+    z = windows.z.clone()
+    z[:, codec.context :] = torch.nan
+    return windows._replace(z=z)
 
 
 def _prepared(diffusion: Any, codec: SeriesCodec, windows: Window, frame: Frame, device: torch.device) -> dict:
@@ -63,7 +68,7 @@ def _prepared(diffusion: Any, codec: SeriesCodec, windows: Window, frame: Frame,
     cond = {name: entry.to(device) for name, entry in codec.condition(windows, frame).items()}
     if codec.form == "window":
         return cond | {"state": codec.state(windows, frame).float().to(device)}
-    with evaluating(diffusion.network) as network:
+    with evaluating(diffusion) as network:
         if codec.form == "block":
             return network.encode(cond)
         past, coming = ({k: v.split([v.shape[1] - codec.horizon, codec.horizon], 1)[i] for k, v in cond.items() if k != "scale"}
@@ -74,9 +79,11 @@ def _prepared(diffusion: Any, codec: SeriesCodec, windows: Window, frame: Frame,
 
 
 @contextmanager
-def evaluating(network: Any) -> Iterator[Any]:
-    """The network without dropout and gradients."""
-    was = network.training
+def evaluating(diffusion: Any) -> Iterator[Any]:
+    """The network of a diffusion, or of one that is guided, without dropout and gradients."""
+    while hasattr(diffusion, "diffusion"):
+        diffusion = diffusion.diffusion
+    network, was = diffusion.network, diffusion.network.training
     with torch.no_grad():
         yield network.eval()
     network.train(was)
@@ -93,7 +100,7 @@ def _steps(diffusion: Any, codec: SeriesCodec, shown: dict, sampler: Sampler, wa
     whole = shown["past"][:, -m:]
     for step in range(codec.horizon):
         lags = codec.lagged(torch.cat([whole[:, -m:], whole[:, -1:]], 1))  # of the last row itself nothing is shown
-        with evaluating(diffusion.network) as network:
+        with evaluating(diffusion) as network:
             hidden, memory = network.recur(lags, shown["time"][:, step : step + 1], shown["scale"], memory)
         x = sampler(diffusion, like=(len(whole), 1, whole.shape[2]), cond={"hidden": hidden}, watch=watch)
         whole = torch.cat([whole, x], 1)
@@ -113,8 +120,7 @@ def _window(diffusion: Any, codec: SeriesCodec, shown: dict, sampler: Sampler, w
 def forecast(
     diffusion: Any,
     codec: SeriesCodec,
-    rows: Rows,
-    origins: Tensor,
+    starts: Sequence[tuple[Rows, Tensor]],
     n: int,
     horizon: int,
     sampler: Sampler,
@@ -126,8 +132,7 @@ def forecast(
     Args:
         diffusion: a `Diffusion`, or a guided one.
         codec: of the run.
-        rows: that hold the pasts, and as many rows behind them as the horizon.
-        origins: (W,) the rows where futures begin.
+        starts: rows that hold the pasts, and as many behind them as the horizon, with the rows (W,) where futures begin.
         n: paths of each.
         horizon: steps.
         sampler: how to step from noise to data.
@@ -135,35 +140,50 @@ def forecast(
         watch: called at every step of the sampler.
 
     Returns:
-        (W, n, horizon, D) float64, in the units of the data.
+        (W, n, horizon, D) float64, in the units of the data; the windows of all starts one after the other.
     """
-    drawn: list[Tensor] = []
-    for done in range(0, horizon, codec.horizon):
-        windows, each = rows.windows(origins + done, codec.horizon), n
-        if done:
-            windows, each = windows.repeat(n), 1
-            ahead = codec.target.forward(torch.cat(drawn, 2).flatten(0, 1))[:, -codec.context :]
-            windows.z[:, codec.context - ahead.shape[1] : codec.context] = ahead
-        x = paths(diffusion, codec, windows, each, sampler, batch_size, watch)
-        drawn.append(x if each == n else x.unflatten(0, (len(origins), n))[:, :, 0])
-    return torch.cat(drawn, 2)[:, :, :horizon]
+    first = codec.widened(_hidden(codec, _windows(codec, starts, 0)))
+    found = paths(diffusion, codec, first, n, sampler, batch_size, watch)
+    while found.shape[2] < horizon:
+        windows, flat = _windows(codec, starts, found.shape[2])._replace(stats=first.stats), found.flatten(0, 1)
+        numbers = torch.arange(len(flat)).split(batch_size)
+        more = [
+            paths(diffusion, codec, _grown(codec, windows.take(part // n), flat[part]), 1, sampler, batch_size, watch)
+            for part in numbers
+        ]
+        found = torch.cat([found, torch.cat(more)[:, 0].unflatten(0, (-1, n))], 2)
+    return found[:, :, :horizon]
+
+
+def _windows(codec: SeriesCodec, starts: Sequence[tuple[Rows, Tensor]], after: int) -> Window:
+    return joined([rows.windows(origins + after, codec.horizon) for rows, origins in starts])
+
+
+def _grown(codec: SeriesCodec, windows: Window, drawn: Tensor) -> Window:
+    """Windows whose pasts end with what has been drawn (B, h, D), where covariates known up to now are not known."""
+    new = codec.target.forward(drawn)[:, -codec.context :]
+    z, past, first = windows.z.clone(), windows.past.clone(), codec.context - new.shape[1]
+    z[:, first : codec.context] = new
+    past[:, first:] = torch.nan
+    return windows._replace(z=z, past=past)
 
 
 def continued(
     diffusion: Any,
     codec: SeriesCodec,
-    panel: Panel,
+    panels: Sequence[Panel],
     horizon: int,
     n: int,
     sampler: Sampler,
     batch_size: int = 1024,
     watch: Watch = None,
-) -> Tensor:
-    """n paths (n, horizon, D) of all series after the last rows of a panel."""
+) -> list[Tensor]:
+    """n paths (n, horizon, D) of all series after the last rows of each panel, drawn in the same calls."""
     rounds = -(-horizon // codec.horizon)
-    rows = Rows(panel, codec, rounds * codec.horizon)
-    x = forecast(diffusion, codec, rows, rows.ends, n, horizon, sampler, batch_size, watch)
-    return x[0] if codec.joint else x[..., 0].permute(1, 2, 0)
+    rows = [Rows(panel, codec, rounds * codec.horizon) for panel in panels]
+    x = forecast(diffusion, codec, [(one, one.ends) for one in rows], n, horizon, sampler, batch_size, watch)
+    parts = x.split([len(one.ends) for one in rows])
+    return [part[0] if codec.joint else part[..., 0].permute(1, 2, 0) for part in parts]
 
 
 def filled(
@@ -173,11 +193,8 @@ def filled(
 
     Entries that are NaN but not to be drawn are shown to the network as missing. Where nothing is drawn, values come back only up
     to rounding.
-
-    Raises:
-        UserError: if the model does not draw windows.
     """
-    refuse(codec, "fills gaps")
+    windows = codec.widened(windows)
     frame, device = codec.frame(windows), next(diffusion.parameters()).device
     state = codec.state(windows, frame).float().clamp(-codec.limit, codec.limit)
     cond = {name: entry.to(device) for name, entry in codec.condition(windows, frame).items()}
@@ -187,11 +204,12 @@ def filled(
 
 
 def unconditional(diffusion: Any, codec: SeriesCodec, n: int, sampler: Sampler, batch_size: int = 64) -> Tensor:
-    """(n, L + H, D) new windows at random times of the training part's end."""
+    """(n, L + H, D) new windows, which end at random times of the last two seasons of the training part."""
     rows = Rows(codec.tail, codec)
-    ends = rows.ends[torch.randint(len(rows.ends), (n,))]
+    block = torch.randint(len(rows.ends), (n,))
+    back = torch.randint(2 * max(codec.season, 1), (n,)).minimum((rows.ends - rows.starts)[block] - codec.horizon)
     drawn = []
-    for part in (ends - codec.horizon).split(batch_size):
+    for part in (rows.ends[block] - codec.horizon - back.clamp(min=0)).split(batch_size):
         windows = rows.windows(part, codec.horizon)
         empty = windows._replace(z=torch.full_like(windows.z, torch.nan))
         drawn.append(filled(diffusion, codec, empty, torch.ones_like(empty.z, dtype=torch.bool), sampler))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffusionkit.errors import UserError
 from diffusionkit.timeseries import calendar, measures
 from diffusionkit.timeseries.codec import SeriesCodec
-from diffusionkit.timeseries.panel import Panel
-from diffusionkit.timeseries.targets import Target
-from diffusionkit.timeseries.windows import Windows
+from diffusionkit.timeseries.panel import Block, Panel
+from diffusionkit.timeseries.targets import Frame, Target
+from diffusionkit.timeseries.windows import Rows, Stats, Windows
 
 _TARGET = tuple(field.name for field in fields(Target))
 OPTIONS = (*_TARGET, "season", "form", "sample", "limit")
@@ -23,6 +24,7 @@ _LONGEST = 336  # steps of a context that nobody asked for
 _SHARE = 0.2  # of the training part, at its end, to choose on
 _NUMBERS = 10_000_000  # in the paths by which one choice is judged
 _PATHS = 100
+_SERIES = 32
 
 
 def prepared(source: Any, parts: Mapping[str, Panel]) -> tuple[SeriesCodec, dict[str, Windows]]:
@@ -39,10 +41,10 @@ def prepared(source: Any, parts: Mapping[str, Panel]) -> tuple[SeriesCodec, dict
     codec = fitted(train, horizon, source.context_length, source.codec)
     sets = {"train": codec.windows(train)}
     if not len(sets["train"]):
-        longest = max(train.blocks, key=len)
+        longest, needed = max(train.blocks, key=len), codec.shortest + horizon
         raise UserError(
-            f"series {longest.names[0]!r} has {len(longest)} rows to train on, fewer than the longest lag {codec.target.lag} and the "
-            f"horizon {horizon} take; give more rows or a shorter prediction_length"
+            f"series {longest.names[0]!r} has {len(longest)} rows to train on, until {longest.index[-1]}; the longest lag "
+            f"{codec.shortest} and the horizon {horizon} take {needed}: give more rows or a shorter prediction_length"
         )
     if "test" in parts:
         grown = max(len(whole) - len(part) for whole, part in zip(parts["test"].blocks, train.blocks, strict=True))
@@ -69,26 +71,42 @@ def fitted(train: Panel, horizon: int, context: int = 0, options: Mapping[str, A
     seasons = calendar.seasons(train.freq)
     season = options.pop("season", None) or seasons[0]
     known = {name: options.pop(name) for name in _TARGET if name in options}
-    least = max(2 * horizon, known.get("lag", 0) + 1)
-    if options.get("form") == "steps":
-        least = max(least, known.get("lag", 0) + max(calendar.lags(train.freq)) + horizon)
+    further = max(calendar.lags(train.freq)) + 1 if options.get("form") == "steps" else 0
+    least = max(2 * horizon, known.get("lag", 0) + max(further, 1), further + horizon)
     context = context or max(least, min(_SEASONS * season, _LONGEST, rows // 3))
     try:
         target = Target(**known)
     except (TypeError, ValueError) as error:
         raise UserError(f"codec: {error}") from error
+    positive(train, target.transform)
     reasons = []
     if not {"transform", "lag", "center"} & set(known):
-        target, reason = chosen(train, horizon, context, tuple(s for s in seasons if s > 1), known)
+        lags = tuple(lag for lag in (1, *seasons) if lag + further <= context)
+        target, reason = chosen(train, horizon, context, tuple(dict.fromkeys(lags)), known)
         reasons.append(reason)
     return SeriesCodec(train, horizon, context, season, target, reasons=reasons, **options)
 
 
-def candidates(train: Panel, context: int, seasons: tuple[int, ...], known: Mapping[str, Any]) -> list[Target]:
+def positive(train: Panel, transform: str) -> None:
+    """Refuses a logarithm of values that have none.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    floor = {"none": -np.inf, "log": 0.0, "log1p": -1.0}[transform]
+    for block in train.blocks:
+        if (block.values <= floor).any():
+            row, column = np.argwhere(block.values <= floor)[0]
+            raise UserError(
+                f"series {block.names[column]!r} is {block.values[row, column]:g} at {block.index[row]}, of which transform "
+                f"{transform!r} has no value; set codec.transform to 'none'"
+            )
+
+
+def candidates(train: Panel, lags: tuple[int, ...], known: Mapping[str, Any]) -> list[Target]:
     """Levels, steps and changes from season to season, of values and, where all are positive, of their logarithms."""
     low = min(float(np.nanmin(block.values)) for block in train.blocks)
     transforms = ["none", *(["log"] if low > 0 else ["log1p"] if low == 0 and train.integer.all() else [])]
-    lags = [1, *(season for season in seasons if season < context)]
     found = []
     for transform in transforms:
         found += [Target(transform, 0, center, **known) for center in ("mean", "series")]
@@ -97,7 +115,7 @@ def candidates(train: Panel, context: int, seasons: tuple[int, ...], known: Mapp
 
 
 def chosen(
-    train: Panel, horizon: int, context: int, seasons: tuple[int, ...], known: Mapping[str, Any]
+    train: Panel, horizon: int, context: int, lags: tuple[int, ...], known: Mapping[str, Any]
 ) -> tuple[Target, str]:
     """The target under which windows of the past are most like those to come.
 
@@ -107,11 +125,12 @@ def chosen(
     Returns:
         The target, and a sentence that says why.
     """
+    train = some(train, _SERIES)
     rows = max(len(block) for block in train.blocks)
     test = max(round(_SHARE * rows), horizon)
     scores = {}
-    for target in candidates(train, context, seasons, known):
-        score = _judged(train, SeriesCodec(train, horizon, context, 1, target), test, max(seasons, default=1))
+    for target in candidates(train, lags, known):
+        score = _judged(train, SeriesCodec(train, horizon, context, 1, target), test, max(lags, default=1))
         if np.isfinite(score):
             scores[target] = score
     if not scores:
@@ -120,6 +139,20 @@ def chosen(
     others = sorted(scores.values())
     second = f" (the next best {others[1]:.3g})" if len(others) > 1 else ""
     return best, f"foretold is {_said(best)}: CRPS {scores[best]:.3g} on the last fifth of the training part{second}"
+
+
+def some(panel: Panel, most: int) -> Panel:
+    """At most so many series of a panel, evenly spaced."""
+    if panel.size <= most:
+        return panel
+    chosen = np.linspace(0, panel.size - 1, most).astype(int)
+    if panel.joint:
+        block = panel.blocks[0]
+        past, known = (part if part.shape[1] == 1 else part[:, chosen] for part in (block.past, block.known))
+        blocks = (Block(tuple(block.names[i] for i in chosen), block.index, block.values[:, chosen], past, known),)
+    else:
+        blocks = tuple(panel.blocks[i] for i in chosen)
+    return replace(panel, blocks=blocks, static=panel.static[chosen], integer=panel.integer[chosen])
 
 
 def _said(target: Target) -> str:
@@ -142,15 +175,25 @@ def _judged(train: Panel, codec: SeriesCodec, test: int, season: int) -> float:
     count = max(min(_NUMBERS // size, int(late.sum()), 64), 1)
     judged = origins[late][torch.linspace(0, int(late.sum()) - 1, count).long()]
     pool, phase = origins[early], (ends - origins)[early] % season
-    drawn = []
+    like = []
     for origin in judged:
         same = pool[phase == (windows.rows.ends[windows.rows.block[origin]] - origin) % season]
         same = same if len(same) >= 10 else pool
-        drawn.append(same[torch.randint(len(same), (_PATHS,), generator=generator)])
+        like.append(same[torch.randint(len(same), (_PATHS,), generator=generator)])
     shown = windows.rows.windows(judged, codec.horizon)
-    others = windows.rows.windows(torch.cat(drawn), codec.horizon)
-    targets = codec.state(others, codec.frame(others)).nan_to_num(0.0)
-    frame, many = codec.frame(shown), shown.repeat(_PATHS)
-    frame = type(frame)(*(part.repeat_interleave(_PATHS, 0) for part in frame))
-    paths = codec.values(targets, many, frame).unflatten(0, (count, _PATHS)).numpy()
-    return measures.crps(paths, codec.target.back(shown.z[:, codec.context :]).numpy())
+    frame, targets = codec.frame(shown), _targets(codec, windows.rows, torch.stack(like))
+    each = torch.arange(count).repeat_interleave(_PATHS)
+    stats = Stats(*(part[each] for part in shown.stats))
+    paths = codec.values(targets, shown._replace(stats=stats), Frame(*(part[each] for part in frame)))
+    came = codec.target.back(shown.z[:, codec.context :])
+    return measures.crps(paths.unflatten(0, (count, _PATHS)).numpy(), came.numpy())
+
+
+def _targets(codec: SeriesCodec, rows: Rows, origins: Tensor) -> Tensor:
+    """(all origins, H, D) targets of windows, each worked out once and few at a time."""
+    once, places = torch.unique(origins, return_inverse=True)
+    found = []
+    for part in once.split(_PATHS):
+        windows = rows.windows(part, codec.horizon)
+        found.append(codec.state(windows, codec.frame(windows)).nan_to_num(0.0))
+    return torch.cat(found)[places.flatten()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from diffusionkit.errors import UserError
 from diffusionkit.timeseries import frames
@@ -42,8 +43,25 @@ def read(codec: SeriesCodec, data: Any, future: Any = None, static: Any = None) 
     Raises:
         UserError: if they do not fit; one sentence that names series and time.
     """
-    panel = frames.read(data, schema=codec.tail.schema, static=static, future=future)
+    schema = codec.tail.schema
+    kept = static is None and bool(schema["static"]) and isinstance(data, (pd.DataFrame, pd.Series, np.ndarray))
+    panel = frames.read(data, schema=schema | ({"static": []} if kept else {}), static=static, future=future)
+    if kept:
+        panel = replace(panel, static=_static(codec, panel), schema=schema)
     return replace(panel, integer=np.broadcast_to(codec.integer.numpy(), (panel.size,)).copy())
+
+
+def _static(codec: SeriesCodec, panel: Panel) -> np.ndarray:
+    """What does not change with time of series that the model was fitted on.
+
+    Raises:
+        UserError: naming a series that it was not.
+    """
+    places = {name: place for place, name in enumerate(codec.names)}
+    for name in panel.names:
+        if name not in places:
+            raise UserError(f"static has no row for series {name!r}, and the model was not fitted on it; give `static`")
+    return codec.tail.static[[places[name] for name in panel.names]]
 
 
 def ready(codec: SeriesCodec, panel: Panel, horizon: int) -> Panel:
@@ -52,7 +70,7 @@ def ready(codec: SeriesCodec, panel: Panel, horizon: int) -> Panel:
     Raises:
         UserError: naming the series that is too short, or the covariate that is missing.
     """
-    panel.check_future(-(-horizon // codec.horizon) * codec.horizon if horizon > codec.horizon else horizon)
+    panel.check_future(horizon)
     for block in panel.blocks:
         if len(block) < codec.shortest:
             raise UserError(

@@ -122,9 +122,10 @@ class Target:
 
 def filled(past: Tensor, mean: Tensor) -> Tensor:
     """The past (B, L, D) with each gap closed by the last value before it, or the first after it, or the mean of the series."""
-    length = past.shape[1]
+    seen, length = past.isfinite(), past.shape[1]
+    if seen.all():
+        return past
     place = torch.arange(length, device=past.device)[:, None].expand_as(past)
-    seen = past.isfinite()
     before = torch.where(seen, place, -1).cummax(1).values
     after = torch.where(seen, place, length).flip(1).cummin(1).values.flip(1).clamp(max=length - 1)
     found = past.gather(1, torch.where(before >= 0, before, after))

@@ -53,16 +53,10 @@ class Window(NamedTuple):
     known: Tensor
     stats: Stats
 
-    def repeat(self, times: int) -> Window:
-        """Each window so many times, one after the other."""
-        parts = [part.repeat_interleave(times, 0) for part in self[:4]]
-        return Window(*parts, Stats(*(part.repeat_interleave(times, 0) for part in self.stats)))
-
-    def columns(self, chosen: Tensor) -> Window:
-        """Of some series only."""
-        past, known = (part if part.shape[2] == 1 else part[:, :, chosen] for part in (self.past, self.known))
-        stats = Stats(*(part[:, :, chosen] for part in self.stats[:5]), self.stats.static[:, chosen])
-        return Window(self.z[:, :, chosen], self.calendar, past, known, stats)
+    def take(self, chosen: Tensor) -> Window:
+        """Some of the windows (n,), in this order and as often as they are named."""
+        parts = [part[chosen] for part in self[:4]]
+        return Window(*parts, Stats(*(part[chosen] for part in self.stats)))
 
 
 def joined(windows: list[Window]) -> Window:
@@ -98,14 +92,20 @@ class Rows:
         self.starts = sizes.cumsum(0) - sizes + before
         self.ends = self.starts + torch.tensor(lengths)
         self.block = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        self.stats = codec.stats if codec.joint else codec.measure(panel)
+        self.stats = codec.known_stats(panel)
 
-    def windows(self, origins: Tensor, horizon: int) -> Window:
-        """The windows whose futures of so many steps begin at these rows (B,)."""
+    def windows(self, origins: Tensor, horizon: int, chosen: Tensor | None = None) -> Window:
+        """The windows whose futures of so many steps begin at these rows (B,); of some of the joint series (n,), or of all."""
         rows = origins[:, None] + torch.arange(-self.codec.context, horizon)
-        series = torch.arange(self.z.shape[1]).expand(len(origins), -1)
-        series = series if self.codec.joint else self.block[origins][:, None]
-        return Window(self.z[rows], self.calendar[rows], self.past[rows], self.known[rows], self.stats.of(series))
+        series = torch.arange(self.z.shape[1]) if chosen is None else chosen
+        series = series.expand(len(origins), -1) if self.codec.joint else self.block[origins][:, None]
+
+        def gathered(part: Tensor) -> Tensor:
+            return part[rows] if chosen is None or part.shape[1] == 1 else part[rows[:, :, None], chosen]
+
+        return Window(
+            gathered(self.z), self.calendar[rows], gathered(self.past), gathered(self.known), self.stats.of(series)
+        )
 
 
 def _padded(values: np.ndarray, before: int, after: int) -> np.ndarray:
@@ -140,4 +140,5 @@ class Windows:
         return len(self.origins)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
-        return self.codec.encode(self.rows.windows(self.origins[indices], self.codec.horizon), generator)
+        series = self.codec.drawn(self.rows.z.shape[1], generator)
+        return self.codec.encode(self.rows.windows(self.origins[indices], self.codec.horizon, series))

@@ -202,6 +202,7 @@ class Checkpoints(AfterStep):
     def __init__(self, folder: Path | None, ema: EMA | Idle, interrupt: threading.Event) -> None:
         self.folder, self.ema, self.interrupt = folder, ema, interrupt
         self.saved_step = 0
+        self.kept: dict[str, Tensor] = {}  # in place of files, where there is no folder
 
     def on_train_start(self, trainer: pl.Trainer, module: Trainee) -> None:
         self.saved_step, self._saved_at = trainer.global_step, time.monotonic()
@@ -218,6 +219,8 @@ class Checkpoints(AfterStep):
             wishes = torch.tensor([stop, save, bad], dtype=torch.float32, device=module.device)
             stop, save, bad = (bool(w) for w in trainer.strategy.reduce(wishes, reduce_op="max").tolist())
         if bad or (save and not _finite(module)):
+            if self.kept:
+                module.diffusion.load_state_dict(self.kept)
             raise TrainingStopped(self._explain(module, step))
         if save:
             self.save(trainer, module, step)
@@ -233,6 +236,8 @@ class Checkpoints(AfterStep):
     def save(self, trainer: pl.Trainer, module: Trainee, step: int) -> None:
         self.saved_step, self._saved_at = step, time.monotonic()
         if self.folder is None:
+            with self.ema.in_place():
+                self.kept = {name: part.clone() for name, part in module.diffusion.state_dict().items()}
             return
         if trainer.is_global_zero:
             save_weights(module.diffusion, self.folder / "weights_raw.safetensors", step)
@@ -243,7 +248,7 @@ class Checkpoints(AfterStep):
 
     def _explain(self, module: Trainee, step: int) -> str:
         if self.folder is None:
-            left = "nothing was saved"
+            left = f"the model has the weights of step {self.saved_step}" if self.kept else "nothing was saved"
         elif self.saved_step:
             left = f"{self.folder} still holds the good weights and checkpoint of step {self.saved_step}"
         else:

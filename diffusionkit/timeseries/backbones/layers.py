@@ -25,7 +25,7 @@ def zero(layer: nn.Linear) -> nn.Linear:
 
 
 class Block(nn.Module):
-    """Pre-norm attention over the second dimension (if asked for) and a SiLU layer, scaled and shifted by the time; the identity at first.
+    """Pre-norm attention over the second dimension, if asked for, and a SiLU layer, modulated by the time; at first the identity.
 
     Args:
         width: of the hidden states (B, N, width).

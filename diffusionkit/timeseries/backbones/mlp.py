@@ -21,6 +21,7 @@ class BlockMLP(nn.Module):
         series: D, from the data.
         own: features of each series, from the data.
         shared: features of all, from the data.
+        sample: how many series a batch draws, from the data; this network needs all of them.
         width: of the hidden states.
         depth: number of residual layers.
         expansion: width of a layer's inside in units of `width`.
@@ -35,12 +36,17 @@ class BlockMLP(nn.Module):
         series: int,
         own: int,
         shared: int,
+        sample: int = 0,
         width: int = 384,
         depth: int = 4,
         expansion: float = 2.0,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        if sample:
+            raise ValueError(
+                f"has a place for each of the {series} series; set data.codec.sample to 0, or take 'inverted'"
+            )
         self.state = nn.Linear(horizon * series, width)
         self.features = nn.Sequential(nn.Dropout(dropout), nn.Linear(series * own + shared, width))
         self.time = TimeEmbedding(64, TIME)

@@ -17,7 +17,7 @@ class TimeGradNetwork(nn.Module):
 
     Args:
         series: D, from the data.
-        lags: how many lags each step is shown, from the data: D times as many numbers.
+        lags: width of the lagged values that each step is shown, from the data.
         time: features of a step, from the data.
         scale: what is shown of the whole window, from the data.
         cell: lstm or gru.

@@ -1,0 +1,97 @@
+"""What a window's past is summed up in: known answers, no future, no units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from diffusionkit.timeseries.features import features
+from diffusionkit.timeseries.windows import Rows
+from tests.timeseries.small import codec, long, panel, wide
+
+
+def window(made, p, origin: int = 60, horizon: int = 6):
+    rows = Rows(p, made, horizon)
+    return rows.windows(rows.starts[:1] + origin, horizon)
+
+
+def shown(made, p, origin: int = 60):
+    w = window(made, p, origin)
+    return features(made, w, made.frame(w))
+
+
+def test_levels_and_seasons_are_relative_to_the_last_value():
+    ramp = pd.DataFrame({"a": np.arange(100.0)}, index=pd.date_range("2024", periods=100, freq="h"))
+    p = panel(ramp)
+    made = codec(p, 6, 24, season=8, lag=0, center="zero", scale="series")
+    w = window(made, p)
+    scale = float(made.frame(w).scale)
+    own = features(made, w, made.frame(w))["own"][0, 0].double() * scale
+    levels, rest = own[:24], own[24:]  # of the last 24 steps
+    assert torch.allclose(levels, torch.arange(-23.0, 1).double().clamp(-10 * scale, 10 * scale), atol=1e-4)
+    analogue, profile, means = rest[:6], rest[6:12], rest[12:15]
+    assert torch.allclose(analogue, torch.arange(-7.0, -1).double(), atol=1e-4)
+    assert torch.allclose(profile, torch.arange(-7.0, -1).double() - 8, atol=1e-4)
+    assert torch.allclose(means, torch.tensor([-19.5, -11.5, -3.5]).double(), atol=1e-4)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 4])
+def test_the_future_changes_nothing(lag):
+    df = wide(holes=0.1)
+    df["p"] = np.random.default_rng(0).normal(size=len(df))
+    other = df.copy()
+    other.iloc[60:] = -5.0
+    p = panel(df, past=("p",))
+    made = codec(p, lag=lag)
+    a, b = shown(made, p), shown(made, panel(other, past=("p",)))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_units_do_not_matter():
+    p, q = panel(wide()), panel(1e6 * wide())
+    a, b = shown(codec(p, lag=1), p), shown(codec(q, lag=1), q)
+    assert all(torch.allclose(a[k], b[k], atol=1e-5) for k in a)
+
+
+@pytest.mark.parametrize("context", [1, 2, 5, 24, 90])
+@pytest.mark.parametrize("lag", [0, 1])
+def test_any_context_and_any_gap_give_finite_numbers(context, lag):
+    df = wide()
+    df.iloc[20:70, 0] = np.nan
+    df.iloc[:, 1] = 3.0
+    p = panel(df)
+    made = codec(p, context=context, lag=lag)
+    found = shown(made, p)
+    assert all(leaf.isfinite().all() and leaf.dtype == torch.float32 for leaf in found.values())
+    assert {k: leaf.shape[-1] for k, leaf in found.items()} == {k: made.arguments()[k] for k in found}
+
+
+def test_covariates_of_all_are_shared_and_those_of_each_are_its_own():
+    df = wide().assign(temp=np.arange(120.0), seen=np.arange(120.0) ** 2)
+    p = panel(df, known=("temp",), past=("seen",))
+    made = codec(p)
+    found = shown(made, p)
+    m, s = (float(v) for v in made.moments["known"])
+    extra = found["shared"][0, -14:]  # 6 to come, 6 a season before, 2 of what is known up to now
+    assert torch.allclose(extra[:6] * s + m, torch.arange(60.0, 66), atol=1e-3)
+    assert torch.allclose(extra[6:12] * s + m, torch.tensor([56.0, 57, 58, 59, 56, 57]), atol=1e-3)
+    m, s = (float(v) for v in made.moments["past"])
+    assert torch.allclose(extra[12:] * s + m, torch.tensor([59.0**2, sum(v**2 for v in range(56, 60)) / 4]), rtol=1e-4)
+    each = long((80, 80)).assign(x=np.arange(160.0))
+    q = panel(each, known=("x",))
+    made = codec(q)
+    own = shown(made, q)["own"]
+    m, s = (float(v) for v in made.moments["known"])
+    assert torch.allclose(
+        own[0, :, -12:-6] * s + m, torch.arange(60.0, 66) + 80 * torch.arange(2.0)[:, None], atol=1e-2
+    )
+    assert found["own"].shape[2] == own.shape[2] - 12
+
+
+def test_what_is_static_is_a_feature_of_its_series():
+    static = pd.DataFrame({"size": [1.0, 2.0, 4.0], "kind": ["x", "y", "x"]}, index=["a", "b", "c"])
+    p = panel(wide(), static=static)
+    own = shown(codec(p), p)["own"]
+    assert own[0, :, -3:].tolist() == [[1, 1, 0], [2, 0, 1], [4, 1, 0]]
