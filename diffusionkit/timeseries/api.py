@@ -18,6 +18,7 @@ from diffusionkit.core import Sampler
 from diffusionkit.errors import TrainingStopped, UserError
 from diffusionkit.timeseries import frames, generate
 from diffusionkit.timeseries.backtest import Backtest, backtested, rolling
+from diffusionkit.timeseries.codec import SeriesCodec
 from diffusionkit.timeseries.forecast import Forecast
 from diffusionkit.timeseries.gaps import imputed
 from diffusionkit.timeseries.panel import Panel
@@ -159,13 +160,13 @@ class TimeSeriesDiffusion(Fitted):
             UserError: if they do not fit the model.
             TrainingStopped: if the loss is no longer finite; the model is then as it was.
         """
-        run = self._run()
-        panel = ready(run.codec, read(run.codec, df, static=static), 0)
+        run, codec = self._run(), self._codec()
+        panel = ready(codec, read(codec, df, static=static), 0)
         options = run.recipe.build("training")
         options = replace(options, steps=steps or max(options.steps // 5, 1), lr=options.lr / 3, warmup=0)
-        windows, kept = run.codec.windows(panel), copy.deepcopy(run.diffusion.state_dict())
+        windows, kept = codec.windows(panel), copy.deepcopy(run.diffusion.state_dict())
         if not len(windows):
-            raise UserError(f"df: too short to train on; a series needs {run.codec.shortest + run.codec.horizon} rows")
+            raise UserError(f"df: too short to train on; a series needs {codec.shortest + codec.horizon} rows")
         try:
             console = Console(quiet=not self.verbose)
             rows = train(run.diffusion, windows, options, seed=self._seed(), trainer=self._trainer(), console=console)
@@ -174,8 +175,12 @@ class TimeSeriesDiffusion(Fitted):
             self._keep(run)
             raise
         self.history_ = [*getattr(self, "history_", []), *rows]
-        self._keep(replace(run, codec=run.codec.moved(panel), step=run.step + options.steps))
+        self._keep(replace(run, codec=codec.moved(panel), step=run.step + options.steps))
         return self
+
+    def _codec(self) -> SeriesCodec:
+        codec: Any = self._run().codec
+        return codec
 
     def _keep(self, run: Run) -> None:
         super()._keep(run)
@@ -183,7 +188,8 @@ class TimeSeriesDiffusion(Fitted):
 
     @classmethod
     def _implied(cls, run: Run) -> dict[str, Any]:
-        return {"prediction_length": run.codec.horizon, "freq": run.codec.freq, "preset": run.recipe.name}
+        codec: Any = run.codec
+        return {"prediction_length": codec.horizon, "freq": codec.freq, "preset": run.recipe.name}
 
     # ---- what comes
 
@@ -217,7 +223,7 @@ class TimeSeriesDiffusion(Fitted):
         Raises:
             UserError: for series that do not fit the model, too short a history, or covariates that are missing.
         """
-        codec = self._run().codec
+        codec = self._codec()
         length = codec.horizon if horizon is None else int(horizon)
         if length < 1 or num_samples < 1:
             raise UserError(f"{'horizon' if length < 1 else 'num_samples'}: at least one")
@@ -237,7 +243,7 @@ class TimeSeriesDiffusion(Fitted):
         return made if several else made[0]
 
     def _start(self, df: Any, length: int, future: Any, static: Any) -> Panel:
-        codec = self._run().codec
+        codec = self._codec()
         return ready(codec, codec.tail if df is None else read(codec, df, future, static), length)
 
     def _paths(
@@ -245,7 +251,7 @@ class TimeSeriesDiffusion(Fitted):
     ) -> list[np.ndarray]:
         if not panels:
             return []
-        codec = self._run().codec
+        codec = self._codec()
         diffusion, sampler, size = self._drawing(None, *how)
         with self._seeded(random_state):
             drawn = generate.continued(diffusion, codec, panels, length, n, sampler, size)
@@ -282,7 +288,7 @@ class TimeSeriesDiffusion(Fitted):
         Returns:
             `scores`, `forecasts`, `table`, `verdict()`, `plot(path)`.
         """
-        codec = self._run().codec
+        codec = self._codec()
         length = codec.horizon if horizon is None else int(horizon)
         test = rolling(read(codec, df, static=static), length, windows, stride or 0)
         for block, cut in zip(test.panel.blocks, test.cuts[0], strict=True):
@@ -322,7 +328,7 @@ class TimeSeriesDiffusion(Fitted):
         Raises:
             UserError: if the preset does not draw whole windows (`csdi` does).
         """
-        codec = self._run().codec
+        codec = self._codec()
         generate.refuse(codec, "fills gaps")
         if draws < 1:
             raise UserError(f"draws: at least one, not {draws}")
@@ -340,7 +346,7 @@ class TimeSeriesDiffusion(Fitted):
         Raises:
             UserError: if the preset does not draw whole windows (`csdi` does).
         """
-        codec = self._run().codec
+        codec = self._codec()
         generate.refuse(codec, "makes new series")
         if n < 1:
             raise UserError(f"n: at least one, not {n}")

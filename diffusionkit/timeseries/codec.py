@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -47,12 +47,12 @@ class SeriesCodec(Codec):
         form: Form = "block",
         sample: int = 0,
         limit: float = 10.0,
-        moments: dict[str, Tensor] | None = None,
+        moments: dict[str, tuple[Tensor, Tensor]] | None = None,
         stats: Stats | None = None,
         reasons: list[str] | None = None,
     ) -> None:
-        if form not in Form.__args__:
-            raise ValueError(f"form must be one of {', '.join(Form.__args__)}, not {form!r}")
+        if form not in get_args(Form):
+            raise ValueError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
         self.horizon, self.context, self.season, self.target, self.form = horizon, context, season, target, form
         self.sample, self.limit, self.joint, self.reasons = sample, limit, panel.joint, reasons or []
         if sample and form != "block":
@@ -113,12 +113,12 @@ class SeriesCodec(Codec):
         for block in panel.blocks:
             z = self.target.forward(torch.tensor(block.values))
             mean = z.nanmean(0).nan_to_num(0.0)
-            level = _root(z - mean)
+            level = _root(z - mean, z)
             center = torch.zeros_like(mean) if self.target.center == "zero" else mean
             steps = self.target.steps(z, center) if len(z) > self.target.lag else z - mean
-            rows.append([mean, level, _root(steps, level), *self._bounds(z, mean)])
+            rows.append([mean, level, _root(steps, z, level), *self._bounds(z, mean)])
         parts = [torch.cat(part) for part in zip(*rows, strict=True)]
-        return Stats(*parts, torch.tensor(panel.static, dtype=torch.float64))
+        return Stats._make([*parts, torch.tensor(panel.static, dtype=torch.float64)])
 
     def known_stats(self, panel: Panel) -> Stats:
         """Those of training for its own series, or measured on a panel of separate series."""
@@ -223,7 +223,7 @@ class SeriesCodec(Codec):
         size = len(self.names) if self.joint else 1
         return (n, self.context - self.target.lag + self.horizon if self.form == "window" else self.horizon, size)
 
-    def decode(self, x: Tensor) -> np.ndarray:
+    def decode(self, x: Any) -> np.ndarray:
         """Paths are drawn in the units of the series already; see `generate`."""
         return x.numpy()
 
@@ -261,13 +261,13 @@ def _moments(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         np.concatenate([part.reshape(part.shape[0] * part.shape[1], part.shape[2]) for part in parts])
     )
     mean = rows.nanmean(0).nan_to_num(0.0)
-    return mean, _root(rows - mean)
+    return mean, _root(rows - mean, rows)
 
 
-def _root(deviations: Tensor, otherwise: Tensor | float = 1.0) -> Tensor:
-    """(D,) root mean square over what is there; `otherwise` where there is nothing but zeros."""
-    root = deviations.square().nanmean(0).sqrt().nan_to_num(0.0)
-    return torch.where(root > 1e-9, root, torch.as_tensor(otherwise, dtype=root.dtype))
+def _root(deviations: Tensor, values: Tensor, otherwise: Tensor | float = 1.0) -> Tensor:
+    """(D,) root mean square over what is there; `otherwise` where it is nothing but the rounding of the values (T, D)."""
+    root, size = deviations.square().nanmean(0).sqrt().nan_to_num(0.0), values.abs().nan_to_num(0.0).amax(0)
+    return torch.where(root > 1e-12 * size, root, torch.as_tensor(otherwise, dtype=root.dtype))
 
 
 def _edges(z: Tensor, mean: Tensor, sign: int) -> Tensor:

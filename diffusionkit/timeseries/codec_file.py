@@ -29,7 +29,8 @@ _ARRAYS = ("values", "past", "known")
 
 def write(codec: SeriesCodec, folder: Path) -> None:
     """Writes both files; see `SeriesCodec.save`."""
-    blocks, tensors = [], {}
+    blocks: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
     for i, block in enumerate(codec.tail.blocks):
         names = [covariates.plain(name, "series") for name in block.names]
         blocks.append({"names": names, "start": block.index[0].isoformat(), "unit": block.index.unit})

@@ -33,8 +33,8 @@ def features(codec: SeriesCodec, window: Window, frame: Frame) -> dict[str, Tens
     last = full[:, -1:]
     parts = [*_steps(codec, past, frame), *_levels(codec, full, last, frame)]
     parts += [*_seasons(codec, full, last, frame), _state(codec, past, last, frame, window.stats)]
-    own, shared = _covariates(codec, window)
-    own = torch.cat([torch.cat(parts, 1).transpose(1, 2), *own, window.stats.static], 2)
+    each, shared = _covariates(codec, window)
+    own = torch.cat([torch.cat(parts, 1).transpose(1, 2), *each, window.stats.static], 2)
     return {
         "own": own.nan_to_num(0.0).clamp(-_LIMIT, _LIMIT).float(),
         "shared": torch.cat([window.calendar[:, codec.context], *shared], 1).nan_to_num(0.0).float(),

@@ -198,8 +198,8 @@ def filled(
     frame, device = codec.frame(windows), next(diffusion.parameters()).device
     state = codec.state(windows, frame).float().clamp(-codec.limit, codec.limit)
     cond = {name: entry.to(device) for name, entry in codec.condition(windows, frame).items()}
-    known = {"given": ~missing.to(device), "known": state.to(device)}
-    x = sampler(diffusion, like=tuple(state.shape), cond=cond, **known, watch=watch)
+    given, known = ~missing.to(device), state.to(device)
+    x = sampler(diffusion, like=tuple(state.shape), cond=cond, given=given, known=known, watch=watch)
     return codec.values(x.cpu().double(), windows, frame)
 
 

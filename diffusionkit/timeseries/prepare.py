@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,24 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusionkit.domain import Dataset
 from diffusionkit.errors import UserError
 from diffusionkit.timeseries import calendar, measures
 from diffusionkit.timeseries.codec import SeriesCodec
 from diffusionkit.timeseries.panel import Block, Panel
-from diffusionkit.timeseries.targets import Frame, Target
-from diffusionkit.timeseries.windows import Rows, Stats, Windows
+from diffusionkit.timeseries.targets import Frame, Target, Transform
+from diffusionkit.timeseries.windows import Rows, Stats
 
 _TARGET = tuple(field.name for field in fields(Target))
 OPTIONS = (*_TARGET, "season", "form", "sample", "limit")
 _SEASONS = 14  # in a context
 _LONGEST = 336  # steps of a context that nobody asked for
 _SHARE = 0.2  # of the training part, at its end, to choose on
-_NUMBERS = 10_000_000  # in the paths by which one choice is judged
+_NUMBERS = 10_000_000  # in the windows by which one choice is judged
 _PATHS = 100
 _SERIES = 32
 
 
-def prepared(source: Any, parts: Mapping[str, Panel]) -> tuple[SeriesCodec, dict[str, Windows]]:
+def prepared(source: Any, parts: Mapping[str, Panel]) -> tuple[SeriesCodec, dict[str, Dataset]]:
     """The codec, fitted on the training part, and the windows of the parts.
 
     Args:
@@ -39,7 +41,7 @@ def prepared(source: Any, parts: Mapping[str, Panel]) -> tuple[SeriesCodec, dict
     """
     train, horizon = parts["train"], source.prediction_length
     codec = fitted(train, horizon, source.context_length, source.codec)
-    sets = {"train": codec.windows(train)}
+    sets: dict[str, Dataset] = {"train": codec.windows(train)}
     if not len(sets["train"]):
         longest, needed = max(train.blocks, key=len), codec.shortest + horizon
         raise UserError(
@@ -74,17 +76,26 @@ def fitted(train: Panel, horizon: int, context: int = 0, options: Mapping[str, A
     further = max(calendar.lags(train.freq)) + 1 if options.get("form") == "steps" else 0
     least = max(2 * horizon, known.get("lag", 0) + max(further, 1), further + horizon)
     context = context or max(least, min(_SEASONS * season, _LONGEST, rows // 3))
+    with _told():
+        target, reasons = Target(**known), []
+    positive(train, target.transform)
+    if not {"transform", "lag", "center"} & set(known):
+        lags = tuple(dict.fromkeys(lag for lag in (1, *seasons) if lag + further <= context))
+        target, reason = chosen(train, horizon, context, lags, known)
+        reasons.append(reason)
+    with _told():
+        return SeriesCodec(train, horizon, context, season, target, reasons=reasons, **options)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Says of impossible options what they are options of."""
     try:
-        target = Target(**known)
+        yield
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
         raise UserError(f"codec: {error}") from error
-    positive(train, target.transform)
-    reasons = []
-    if not {"transform", "lag", "center"} & set(known):
-        lags = tuple(lag for lag in (1, *seasons) if lag + further <= context)
-        target, reason = chosen(train, horizon, context, tuple(dict.fromkeys(lags)), known)
-        reasons.append(reason)
-    return SeriesCodec(train, horizon, context, season, target, reasons=reasons, **options)
 
 
 def positive(train: Panel, transform: str) -> None:
@@ -106,7 +117,8 @@ def positive(train: Panel, transform: str) -> None:
 def candidates(train: Panel, lags: tuple[int, ...], known: Mapping[str, Any]) -> list[Target]:
     """Levels, steps and changes from season to season, of values and, where all are positive, of their logarithms."""
     low = min(float(np.nanmin(block.values)) for block in train.blocks)
-    transforms = ["none", *(["log"] if low > 0 else ["log1p"] if low == 0 and train.integer.all() else [])]
+    logs: list[Transform] = ["log"] if low > 0 else ["log1p"] if low == 0 and train.integer.all() else []
+    transforms: list[Transform] = ["none", *logs]
     found = []
     for transform in transforms:
         found += [Target(transform, 0, center, **known) for center in ("mean", "series")]
@@ -171,7 +183,7 @@ def _judged(train: Panel, codec: SeriesCodec, test: int, season: int) -> float:
     if not late.any() or not early.any():
         return float("nan")
     generator = torch.Generator().manual_seed(0)
-    size = _PATHS * codec.horizon * windows.rows.z.shape[1]
+    size = _PATHS * (codec.context + codec.horizon) * windows.rows.z.shape[1]
     count = max(min(_NUMBERS // size, int(late.sum()), 64), 1)
     judged = origins[late][torch.linspace(0, int(late.sum()) - 1, count).long()]
     pool, phase = origins[early], (ends - origins)[early] % season

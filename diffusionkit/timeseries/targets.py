@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -51,8 +51,8 @@ class Target:
     def __post_init__(self) -> None:
         for name, known in (("transform", Transform), ("center", Center), ("scale", Scale)):
             value = getattr(self, name)
-            if value not in known.__args__:
-                raise ValueError(f"{name} must be one of {', '.join(known.__args__)}, not {value!r}")
+            if value not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {value!r}")
         if self.lag < 0 or self.prior <= 0:
             raise ValueError("lag must not be negative, and prior must be positive")
 

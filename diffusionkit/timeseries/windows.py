@@ -33,7 +33,7 @@ class Stats(NamedTuple):
 
     def of(self, series: Tensor) -> Stats:
         """Those of windows' series (B, D), as (B, 1, D); static (B, D, S)."""
-        return Stats(*(part[series][:, None] for part in self[:5]), self.static[series])
+        return Stats._make([*(part[series][:, None] for part in self[:5]), self.static[series]])
 
 
 class Window(NamedTuple):
@@ -55,15 +55,15 @@ class Window(NamedTuple):
 
     def take(self, chosen: Tensor) -> Window:
         """Some of the windows (n,), in this order and as often as they are named."""
-        parts = [part[chosen] for part in self[:4]]
-        return Window(*parts, Stats(*(part[chosen] for part in self.stats)))
+        z, calendar, past, known = (part[chosen] for part in self[:4])
+        return Window(z, calendar, past, known, Stats(*(part[chosen] for part in self.stats)))
 
 
 def joined(windows: list[Window]) -> Window:
     """Windows of several batches as one."""
-    parts = [torch.cat(part) for part in zip(*(window[:4] for window in windows), strict=True)]
+    z, calendar, past, known = (torch.cat(part) for part in zip(*(window[:4] for window in windows), strict=True))
     stats = zip(*(window.stats for window in windows), strict=True)
-    return Window(*parts, Stats(*(torch.cat(part) for part in stats)))
+    return Window(z, calendar, past, known, Stats(*(torch.cat(part) for part in stats)))
 
 
 class Rows:
@@ -85,9 +85,9 @@ class Rows:
             parts[1].append(_calendar(block.index, before, ahead, panel.freq))
             parts[2].append(_padded(block.past, before, ahead))
             parts[3].append(_padded(known, before, rows + ahead - len(known)))
-        values, times, past, known = (torch.from_numpy(np.concatenate(part)) for part in parts)
-        self.z, self.calendar = codec.target.forward(values), times
-        self.past, self.known = codec.standardised(past, "past"), codec.standardised(known, "known")
+        flat = [torch.from_numpy(np.concatenate(part)) for part in parts]
+        self.z, self.calendar = codec.target.forward(flat[0]), flat[1]
+        self.past, self.known = codec.standardised(flat[2], "past"), codec.standardised(flat[3], "known")
         sizes = torch.tensor([before + rows + ahead for rows in lengths])
         self.starts = sizes.cumsum(0) - sizes + before
         self.ends = self.starts + torch.tensor(lengths)

@@ -460,7 +460,8 @@ def test_draws_of_the_series_take_their_covariates_along():
     df = long((60,) * 5).assign(x=rng.normal(size=300), p=rng.normal(size=300))
     made = untrained("many", known=["x"], past=["p"], settings={"data.codec": {"sample": 2, "lag": 1}}).fit(df)
     future = pd.concat(
-        pd.DataFrame({"unique_id": f"s{i}", "ds": pd.date_range("2024-02-29", periods=7)[1:], "x": 1.0}) for i in range(5)
+        pd.DataFrame({"unique_id": f"s{i}", "ds": pd.date_range("2024-02-29", periods=7)[1:], "x": 1.0})
+        for i in range(5)
     )
     assert made.predict(df, num_samples=2, future=future).samples.shape == (2, 6, 5)
     with pytest.raises(UserError, match="sample draws series for networks whose tokens they are"):

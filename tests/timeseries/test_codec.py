@@ -201,6 +201,15 @@ def test_statistics_are_those_of_training():
     assert np.allclose(levels.stats.spread, np.sqrt((p.blocks[0].values ** 2).mean(0)))
 
 
+def test_what_never_changes_has_the_scale_one():
+    df = daily().assign(a=0.0, b=0.1, x=7.7)
+    made = codec(panel(df, known=("x",)), lag=1)
+    assert (
+        made.stats.level[:2].tolist() == made.stats.spread[:2].tolist() == [1, 1]
+        and float(made.moments["known"][1]) == 1
+    )
+
+
 def test_separate_series_are_measured_where_they_are_new():
     p = panel(long(), joint=False)
     made = codec(p)

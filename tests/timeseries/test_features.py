@@ -49,8 +49,9 @@ def test_the_future_changes_nothing(lag):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_units_do_not_matter():
-    p, q = panel(wide()), panel(1e6 * wide())
+@pytest.mark.parametrize("unit", [1e9, 1e-12])
+def test_units_do_not_matter(unit):
+    p, q = panel(wide()), panel(unit * wide())
     a, b = shown(codec(p, lag=1), p), shown(codec(q, lag=1), q)
     assert all(torch.allclose(a[k], b[k], atol=1e-5) for k in a)
 
