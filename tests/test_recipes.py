@@ -14,6 +14,8 @@ from rich.console import Console
 
 from diffusionkit.core import Diffusion
 from diffusionkit.recipe import Recipe, find, listing
+from diffusionkit.timeseries import frames
+from diffusionkit.timeseries.prepare import prepared
 from diffusionkit.training import train
 from diffusionkit.training.run import assemble
 
@@ -46,7 +48,7 @@ def recipe(request, tmp_path) -> Recipe:
     if request.param == "image/folder":
         return Recipe.load(request.param, {"data.path": pictures(tmp_path)})
     made = Recipe.load(request.param)
-    if made.sections["data"]["name"] == "csv":
+    if made.domain.name == "tabular" and made.sections["data"]["name"] == "csv":
         return made.override({"data.path": rows(tmp_path)})
     if made.sections["data"]["name"] == "table" and not os.environ.get("DIFFUSIONKIT_DATA"):
         pytest.skip("its tables are in the folder DIFFUSIONKIT_DATA")
@@ -70,7 +72,18 @@ def of_tables(recipe: Recipe) -> tuple[Diffusion, Any]:
     return diffusion, parts["train"].batch(torch.arange(2)).x
 
 
-EXAMPLES = {"image": of_images, "tabular": of_tables}
+def of_series(recipe: Recipe) -> tuple[Diffusion, Any]:
+    """Two windows of three short series, whatever the recipe names, of the codec that it asks for."""
+    source = recipe.build("data")
+    random, freq = np.random.default_rng(0), {"macro": "QS"}.get(recipe.sections["data"]["name"], "h")
+    times = pd.date_range("2020", periods=700, freq=freq, unit="s")
+    frame = pd.DataFrame(random.integers(1, 9, (700, 3)).astype(float), times, ["a", "b", "c"])
+    panel = frames.read(frame, freq=freq, joint=source.joint)
+    codec, parts = prepared(source, {"train": panel})
+    return assemble(recipe, codec), parts["train"].batch(torch.tensor([0, 9]))[:2]
+
+
+EXAMPLES = {"image": of_images, "tabular": of_tables, "timeseries": of_series}
 
 
 @pytest.mark.parametrize("recipe", NAMES, indirect=True)
@@ -98,6 +111,7 @@ def test_recipe_says_in_two_lines_what_to_expect(name):
 def test_every_recipe_is_listed_with_its_line():
     assert {"image/digits", "image/mnist", "image/fashion", "image/cifar", "image/folder"} <= set(NAMES)
     assert {"tabular/randhie", "tabular/csv", "tabular/adult", "tabular/tabddpm", "tabular/tabdiff"} <= set(NAMES)
+    assert {f"timeseries/{name}" for name in ("macro", "csv", "many", "timegrad", "recurrent", "csdi")} <= set(NAMES)
     assert all(line for _, line in listing())
 
 
