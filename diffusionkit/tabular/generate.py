@@ -57,29 +57,8 @@ def draw(
     wanted = wanted or Wanted()
     given, state = known(codec, wanted, indices)
     if not wanted:
-        x = fill(diffusion, codec, sampler, len(indices), watch=watch)
-    else:
-        x = fill(diffusion, codec, sampler, len(indices), given, state, wanted, watch)
-    return _judged_last(diffusion, codec, wanted, given, x)
-
-
-def _judged_last(
-    diffusion: nn.Module, codec: TableCodec, wanted: Wanted, given: dict[str, Tensor], x: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """The column to be predicted drawn anew given all others, where the network knows any column given any others.
-
-    With an exact network this changes nothing in law. A trained one errs least where it is shown most, and what others will learn
-    from the rows is this column given the rest.
-    """
-    target = codec.target
-    if target not in codec.schema.names or target in wanted.codes or not getattr(diffusion.masks, "plain", False):
-        return x
-    places = codec.entries(target)["cat"]
-    if not places or given["cat"][:, places].any():
-        return x
-    shown = {name: torch.ones_like(value, dtype=torch.bool) for name, value in x.items()}
-    shown["cat"][:, places] = False
-    return _first(diffusion, codec, target, shown, x)[1]
+        return fill(diffusion, codec, sampler, len(indices), watch=watch)
+    return fill(diffusion, codec, sampler, len(indices), given, state, wanted, watch)
 
 
 def fill(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -221,40 +219,3 @@ def test_ranges_hold_in_every_form_of_a_number(options, holes):
         values = frame["x"]
         assert values.notna().all() and values.nunique() > 1
         assert (low is None or values.min() >= low) and (high is None or values.max() <= high)
-
-
-@pytest.fixture
-def target(codec):
-    """A codec whose column b is to be predicted."""
-    codec = copy.copy(codec)
-    codec.target = "b"
-    return codec
-
-
-def test_the_target_is_drawn_last_in_law(target):
-    close(rows(target, diffusion=model(target, plain=True))[0], JOINT)
-    close(rows(target, {"a": "y"}, diffusion=model(target, plain=True))[0][:, 1:], JOINT[1])
-
-
-def test_the_target_is_drawn_given_all_others(target):
-    """A network that is blind in mid-chain, and sure of the target once it sees the rest: only the last draw can tell."""
-    rule = torch.zeros(3, 4, 5, dtype=torch.float64)
-    rule[torch.arange(3), torch.arange(3)] = 1.0  # b is the place of a
-
-    class Late(Exact):
-        def forward(self, x, t, cond=None, given=None):
-            seen = (x["cat"] != self.sizes).all(0)
-            if not (seen[0] and seen[2]):
-                return {"num": x["num"], "cat": torch.zeros(len(x["cat"]), 12)}
-            return super().forward(x, t, cond, given)
-
-    diffusion = model(target, plain=True)
-    diffusion.network = Late(rule.numpy() + 1e-12, diffusion.masks)
-    codes, _ = rows(target, n=500, diffusion=diffusion, sampler=DDPM(1))
-    assert (codes[:, 0] == codes[:, 1]).all()
-    assert len(np.unique(codes[:, 0])) == 3
-
-
-def test_a_target_that_is_asked_for_stays(target):
-    for where in ({"b": "r"}, {"b": ["q", "r"]}):
-        assert set(rows(target, where, n=200, diffusion=model(target, plain=True))[1]["b"]) <= {"q", "r"}
