@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +15,7 @@ from diffusionkit.core.state import Batch, tree_map
 from diffusionkit.domain import Codec
 from diffusionkit.errors import UserError
 from diffusionkit.timeseries import calendar, codec_file
-from diffusionkit.timeseries.features import features
+from diffusionkit.timeseries.features import SHOWN, features
 from diffusionkit.timeseries.panel import Panel
 from diffusionkit.timeseries.targets import Frame, Target
 from diffusionkit.timeseries.windows import Rows, Stats, Window, Windows
@@ -47,6 +48,7 @@ class SeriesCodec(Codec):
         form: Form = "block",
         sample: int = 0,
         limit: float = 10.0,
+        shown: Sequence[str] = SHOWN,
         moments: dict[str, tuple[Tensor, Tensor]] | None = None,
         stats: Stats | None = None,
         reasons: list[str] | None = None,
@@ -55,6 +57,10 @@ class SeriesCodec(Codec):
             raise ValueError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
         self.horizon, self.context, self.season, self.target, self.form = horizon, context, season, target, form
         self.sample, self.limit, self.joint, self.reasons = sample, limit, panel.joint, reasons or []
+        self.shown = list(shown)
+        for name in self.shown:
+            if name not in SHOWN:
+                raise ValueError(f"shown must be some of {', '.join(SHOWN)}, not {name!r}")
         if sample and form != "block":
             raise ValueError(
                 f"sample draws series for networks whose tokens they are; form {form!r} has a place for each"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from diffusionkit.timeseries.codec import SeriesCodec
     from diffusionkit.timeseries.windows import Stats, Window
 
+SHOWN = ("steps", "levels", "seasons", "calendar")
+"""Parts of the past that are shown, each of which may be left out: the last targets, the last levels, earlier seasons, the
+calendar. Scales and covariates always are."""
 _RECENT = 60  # steps of the past that are shown one by one
 _SEASONS = 14  # seasons whose means are shown
 _LIMIT = 10.0
@@ -31,13 +34,19 @@ def features(codec: SeriesCodec, window: Window, frame: Frame) -> dict[str, Tens
     past = window.z[:, : codec.context]
     full = filled(past, window.stats.mean)
     last = full[:, -1:]
-    parts = [*_steps(codec, past, frame), *_levels(codec, full, last, frame)]
-    parts += [*_seasons(codec, full, last, frame), _state(codec, past, last, frame, window.stats)]
+    made = {
+        "steps": lambda: _steps(codec, past, frame),
+        "levels": lambda: [*_levels(codec, full, last, frame), (last - window.stats.mean) / window.stats.level],
+        "seasons": lambda: _seasons(codec, full, last, frame),
+    }
+    parts = [part for name in codec.shown if name in made for part in made[name]()]
+    parts.append(_state(codec, past, frame, window.stats))
     each, shared = _covariates(codec, window)
+    now = [window.calendar[:, codec.context, : None if "calendar" in codec.shown else 0]]
     own = torch.cat([torch.cat(parts, 1).transpose(1, 2), *each, window.stats.static], 2)
     return {
         "own": own.nan_to_num(0.0).clamp(-_LIMIT, _LIMIT).float(),
-        "shared": torch.cat([window.calendar[:, codec.context], *shared], 1).nan_to_num(0.0).float(),
+        "shared": torch.cat([*now, *shared], 1).nan_to_num(0.0).float(),
     }
 
 
@@ -70,13 +79,12 @@ def _seasons(codec: SeriesCodec, full: Tensor, last: Tensor, frame: Frame) -> li
     return [(part - last) / frame.scale for part in (analogue, profile, means)]
 
 
-def _state(codec: SeriesCodec, past: Tensor, last: Tensor, frame: Frame, stats: Stats) -> Tensor:
-    """Where the series stands within what it did in training: level, scale, recent scale, share observed; (B, 4, D)."""
+def _state(codec: SeriesCodec, past: Tensor, frame: Frame, stats: Stats) -> Tensor:
+    """How lively the series is beside what it was in training: scale, recent scale, share observed; (B, 3, D)."""
     center = frame.base[:, -1:]
     recent = codec.target.steps(past, center)[:, -max(5, codec.season) :].square().nanmean(1, keepdim=True).sqrt()
     return torch.cat(
         [
-            (last - stats.mean) / stats.level,
             (frame.scale / stats.spread).log(),
             (recent / frame.scale + 0.05).log(),
             past.isfinite().to(past.dtype).mean(1, keepdim=True),

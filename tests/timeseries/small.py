@@ -7,6 +7,7 @@ import pandas as pd
 
 from diffusionkit.timeseries import frames
 from diffusionkit.timeseries.codec import SeriesCodec
+from diffusionkit.timeseries.features import SHOWN
 from diffusionkit.timeseries.panel import Panel
 from diffusionkit.timeseries.targets import Target
 
@@ -36,6 +37,6 @@ def panel(df: object = None, **how: object) -> Panel:
 
 def codec(
     of: Panel | None = None, horizon: int = 6, context: int = 24, season: int = 4, form: str = "block", sample: int = 0,
-    **target: object,
+    shown: tuple[str, ...] = SHOWN, **target: object,
 ) -> SeriesCodec:  # fmt: skip
-    return SeriesCodec(of or panel(), horizon, context, season, Target(**target), form, sample)
+    return SeriesCodec(of or panel(), horizon, context, season, Target(**target), form, sample, shown=shown)

@@ -29,12 +29,27 @@ def test_levels_and_seasons_are_relative_to_the_last_value():
     w = window(made, p)
     scale = float(made.frame(w).scale)
     own = features(made, w, made.frame(w))["own"][0, 0].double() * scale
-    levels, rest = own[:24], own[24:]  # of the last 24 steps
+    levels, rest = own[:24], own[25:]  # of the last 24 steps, and the last one beside the mean of the series
     assert torch.allclose(levels, torch.arange(-23.0, 1).double().clamp(-10 * scale, 10 * scale), atol=1e-4)
     analogue, profile, means = rest[:6], rest[6:12], rest[12:15]
     assert torch.allclose(analogue, torch.arange(-7.0, -1).double(), atol=1e-4)
     assert torch.allclose(profile, torch.arange(-7.0, -1).double() - 8, atol=1e-4)
     assert torch.allclose(means, torch.tensor([-19.5, -11.5, -3.5]).double(), atol=1e-4)
+
+
+def test_what_is_left_out_is_not_shown():
+    p = panel(wide())
+    sizes = {}
+    for names in ((), ("steps",), ("levels",), ("seasons",), ("calendar",), ("steps", "levels", "seasons", "calendar")):
+        found = shown(codec(p, context=24, season=8, lag=1, shown=names), p)
+        sizes[names] = found["own"].shape[2], found["shared"].shape[1]
+    (least, none), (whole, all_of_it) = sizes[()], list(sizes.values())[-1]
+    assert none == 0 and sizes["calendar",] == (least, all_of_it)
+    assert sum(sizes[name,][0] - least for name in ("steps", "levels", "seasons")) == whole - least
+    moved = shown(codec(p, lag=1, shown=()), panel(wide() + 100))["own"]
+    assert torch.allclose(moved, shown(codec(p, lag=1, shown=()), p)["own"], atol=1e-5)  # nothing of the level
+    with pytest.raises(ValueError, match="shown must be some of steps, levels, seasons, calendar, not 'all'"):
+        codec(p, shown=["all"])
 
 
 @pytest.mark.parametrize("lag", [0, 1, 4])
