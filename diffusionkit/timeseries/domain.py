@@ -38,6 +38,11 @@ class TimeSeriesDomain(Domain):
 
         return prepared(data, data.load())
 
+    def length(self, rows: int, batch_size: int | None = None) -> dict[str, int]:
+        """Some six passes over the windows, which overlap: more of them learn the past by heart."""
+        size = batch_size or 128
+        return {"batch_size": size, "steps": min(max(round(6 * rows / size), 400), 2500)}
+
     def condition(
         self,
         codec: Any,
