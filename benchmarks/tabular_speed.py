@@ -177,7 +177,16 @@ def _samplers(table: Table, options: Namespace) -> tuple[dict[str, Draw], dict[s
         name = f"default preset, {steps} steps"
         works[name] = partial(model.sample, options.batch, steps=steps, batch_size=options.batch)
         words[name], calls[name] = other, steps
+    for name in [name for name in works if name != LOOP]:
+        halved = f"{name}, bf16"
+        works[halved], words[halved], calls[halved] = partial(_halved, works[name]), words[name], calls[name]
     return works, words, calls
+
+
+def _halved(draw: Draw) -> pd.DataFrame:
+    """The same under automatic casting to bf16, as a user would ask for it."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return draw()
 
 
 def _loop(
