@@ -29,6 +29,12 @@ def table(rows: int = 300) -> pd.DataFrame:
     return pd.DataFrame({"age": age, "weight": rng.normal(70, 9, rows).round(1), "income": income})
 
 
+def series(rows: int = 500, freq: str = "h") -> pd.DataFrame:
+    """Series of the reader's own."""
+    times = pd.date_range("2020-01-01", periods=rows, freq=freq, name="ds")
+    return pd.DataFrame(np.random.default_rng(0).normal(size=(rows, 2)).cumsum(0) + 90, times, ["a", "b"])
+
+
 def run(words: list[str], folder: Path) -> str:
     data = os.environ.get("DIFFUSIONKIT_DATA", "")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIFFUSIONKIT_DATA": data, "COLUMNS": "100"}
@@ -41,6 +47,7 @@ def run(words: list[str], folder: Path) -> str:
 def test_the_commands_work(tmp_path):
     (tmp_path / "domains").symlink_to(ROOT / "domains")
     table().to_csv(tmp_path / "my.csv", index=False)
+    series().to_csv(tmp_path / "my-series.csv")
     assert len(COMMANDS) >= 10
     trained, left_out = [], []
     for command in COMMANDS:
@@ -69,10 +76,12 @@ def test_the_commands_work(tmp_path):
     ill = pd.read_csv(tmp_path / "ill.csv")
     assert len(ill) == 500 and (ill["mdvis"] >= 5).all() and (ill["hlthp"] == 1).all()
     assert (tmp_path / "runs/randhie/metrics.json").is_file() and (tmp_path / "runs/csv").is_dir()
+    assert (tmp_path / "runs/macro/metrics.json").is_file() and (tmp_path / "runs/csv-2").is_dir()
+    assert (tmp_path / "forecast.png").is_file()
 
 
 def test_the_python_works_and_is_short():
-    tables, code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    tables, _, code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert len([line for line in tables.splitlines() if line.strip()]) == 3
     names: dict[str, object] = {"df": table()}
     exec(
@@ -88,6 +97,15 @@ def test_the_python_works_and_is_short():
     exec(code.replace("steps=1000", "steps=2, batch_size=4").replace("steps=50", "steps=2"), names)
     pictures = names["pictures"]
     assert isinstance(pictures, torch.Tensor) and pictures.shape == (64, 1, 8, 8) and pictures.isfinite().all()
+
+
+def test_the_python_of_series_works(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, code, _ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, object] = {"df": series(freq="B")}
+    exec(code.replace('freq="B")', 'freq="B", steps=2, verbose=False)'), names)
+    assert names["forecast"].samples.shape == (100, 30, 2) and (tmp_path / "forecast.png").is_file()
+    assert "random walk" in capsys.readouterr().out
 
 
 def test_links_lead_somewhere():

@@ -31,7 +31,6 @@ from diffusionkit.training.run import Run, assemble, suited
 
 PRESETS = {
     "default": "tabular/csv",
-    "small": "tabular/small",
     "tabddpm": "tabular/tabddpm",
     "tabdiff": "tabular/tabdiff",
 }
@@ -44,8 +43,7 @@ class TabularDiffusion(Fitted):
         fake = model.sample(10_000)
 
     Args:
-        preset: `default`, `small` (numbers stay numbers: for small tables of them), `tabddpm` (Kotelnikov et al. 2023) or `tabdiff`
-            (Shi et al. 2025), or the name or path of a recipe.
+        preset: `default`, `tabddpm` (Kotelnikov et al. 2023) or `tabdiff` (Shi et al. 2025), or the name or path of a recipe.
         columns: kinds of columns where they are not what `Schema.infer` takes them for, such as {"zip": "categorical"}.
         constraints: what holds in every row: "low <= high", "a + b = total", "one of a, b, c".
         target: the column to be predicted; some presets treat it apart, and reports measure how useful the rows are for it.
