@@ -116,6 +116,8 @@ def backtest(
 ) -> Figure:
     """Draws the forecasts of several windows against what came: along one axis, or side by side where they are far apart.
 
+    Of windows that overlap, the last one is drawn and those before it that do not reach into the next.
+
     Args:
         windows: forecasts of the same series, in the order of time.
         actual: all that was observed, before the windows and in them: a frame of time x series, or a long one.
@@ -129,12 +131,11 @@ def backtest(
     windows = list(windows)
     if not windows:
         raise UserError("backtest: no windows to draw")
-    apart = _apart(windows)
+    shown = _side_by_side(windows)
+    apart = _apart(shown)
     most = APART if apart else WINDOWS
-    places = (
-        np.unique(np.linspace(0, len(windows) - 1, most).round().astype(int)) if apart else range(len(windows))[-most:]
-    )
-    chosen = [windows[k] if series is None else windows[k].select(list(series)) for k in places]
+    places = np.unique(np.linspace(0, len(shown) - 1, most).round().astype(int)) if apart else range(len(shown))[-most:]
+    chosen = [shown[k] if series is None else shown[k].select(list(series)) for k in places]
     chosen = [replace(window, history=actual) for window in chosen]
     rows = [_curves(window, actual, None if series is None else False, ROWS) for window in chosen]
     words, table = rows[0][1], [curves for curves, _ in rows]
@@ -165,6 +166,15 @@ def _along(axis: Any, curves: Sequence[_Curve], levels: Sequence[float]) -> None
     first = max(past.index.searchsorted(curves[0].times[0]) - 2 * len(curves[0].times), 0)
     seen = past.iloc[first : past.index.searchsorted(curves[-1].times[-1], "right")]
     axis.plot(utc(seen.index), seen.to_numpy(), color=SEEN, linewidth=1.1, label="observed")
+
+
+def _side_by_side(windows: Sequence[Forecast]) -> list[Forecast]:
+    """The last window and those before it of which none reaches into the next one: fans on top of each other say nothing."""
+    name, kept = windows[0].names[0], [windows[-1]]
+    for window in reversed(windows[:-1]):
+        if window.index(name)[-1] < kept[-1].index(name)[0]:
+            kept.append(window)
+    return kept[::-1]
 
 
 def _apart(windows: Sequence[Forecast]) -> bool:

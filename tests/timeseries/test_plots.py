@@ -148,6 +148,14 @@ def test_windows_far_apart_stand_side_by_side():
         assert np.array_equal(line(axis, "median").get_ydata()[1:], windows[k].median["s1"])
 
 
+def test_of_windows_that_overlap_no_two_are_drawn_on_top_of_each_other():
+    windows = [made(2, start=4 * k) for k in range(6)]  # of 8 steps
+    figure = plots.backtest(windows, actual(windows[0]))
+    assert "3 of 6 windows" in figure.get_suptitle()
+    medians = [one.get_ydata() for one in drawn(figure)[0].lines if one.get_label() == "median"]
+    assert all(np.array_equal(m, windows[k].median["s0"]) for m, k in zip(medians, (1, 3, 5), strict=True))
+
+
 def test_windows_of_one_step_share_an_axis():
     windows = [made(1, steps=1, start=k) for k in range(4)]
     assert len(drawn(plots.backtest(windows, actual(windows[0])))) == 1
