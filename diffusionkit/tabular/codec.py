@@ -125,15 +125,15 @@ class TableCodec(Codec):
         }
 
     def notes(self) -> list[str]:
-        names = {
-            kind: [repr(c.name) for c in self.outer.columns if c.kind == kind] for kind in ("identifier", "constant")
-        }
         made = (
             "taken for identifiers: nothing is learned of them, and rows get new ones; drop them, or name another kind"
         )
-        kept = "hold one value or none, which every row gets"
-        said = zip(names.values(), (made, kept), strict=True)
-        return [f"columns {', '.join(found)} {words}" for found, words in said if found]
+        said = {
+            made: [c for c in self.outer.columns if c.kind == "identifier" and not c.drop],
+            "left out of every row": [c for c in self.outer.columns if c.drop],
+            "hold one value or none, which every row gets": [c for c in self.outer.columns if c.kind == "constant"],
+        }
+        return [f"columns {', '.join(repr(c.name) for c in of)} {words}" for words, of in said.items() if of]
 
     def like(self, n: int) -> dict[str, tuple[int, int]]:
         return {"num": (n, len(self.num)), "cat": (n, len(self.cat))}

@@ -86,21 +86,28 @@ class Schema:
     def infer(cls, df: pd.DataFrame, columns: Mapping[Any, Kind] | None = None) -> Schema:
         """The schema of a frame; `columns` gives the kinds of those that would be taken for something else.
 
+        An identifier of the kind "drop" is left out of every result, instead of being made up.
+
         Raises:
             UserError: for an empty frame, duplicate names, infinities, values of several types in a column, an unknown
                 column in `columns`, or a kind that the values do not allow.
         """
         _check_frame(df)
-        wishes = dict(columns or {})
+        wishes: dict[Any, Any] = dict(columns or {})
+        dropped = [name for name, kind in wishes.items() if kind == "drop"]
+        wishes |= dict.fromkeys(dropped, "identifier")
         names = df.columns.tolist()
         for name, kind in wishes.items():
             if name not in names:
                 raise UserError(f"columns: there is no column {name!r}; there are {_listed(names)}")
             if kind not in get_args(Kind):
-                raise UserError(f"columns: {name!r} cannot be {kind!r}; a kind is one of {', '.join(get_args(Kind))}")
+                raise UserError(
+                    f"columns: {name!r} cannot be {kind!r}; a kind is one of {', '.join(get_args(Kind))}, or drop"
+                )
         if len(df) < _FEW:
             warnings.warn(f"the table has only {len(df)} rows, too few to learn much from", stacklevel=2)
-        return cls(tuple(_column(df.iloc[:, i], name, wishes.get(name)) for i, name in enumerate(names)))
+        found = cls(tuple(_column(df.iloc[:, i], name, wishes.get(name)) for i, name in enumerate(names)))
+        return found.leave_out(*dropped)
 
     @property
     def names(self) -> list[str | int]:

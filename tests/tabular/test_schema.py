@@ -165,6 +165,7 @@ def test_only_identifiers_can_be_left_out():
     df = mixed().assign(id=[f"{i:05d}" for i in range(N)])
     schema = Schema.infer(df).leave_out("id")
     assert schema["id"].drop
+    assert Schema.infer(df, {"id": "drop"}) == schema
     schema.check(df.drop(columns="id"))
     with pytest.raises(UserError, match="'age' is integer"):
         schema.leave_out("age")
