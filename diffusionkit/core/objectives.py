@@ -71,9 +71,8 @@ class Objective:
         given = diffusion.masks(x0, rows)
         x_t = tree_map(lambda mask, clean, noised: torch.where(mask, clean, noised), given, x0, x_t)
         output = diffusion(x_t, t, cond, rows, given)
-        x0 = tree_map(
-            torch.nan_to_num, x0
-        )  # what is given may be missing: the network sees NaN there, and it does not count
+        # What is given may be missing: the network sees NaN there, and it does not count.
+        x0 = tree_map(torch.nan_to_num, x0)
         return process.loss(output, x0, x_t, noise, t, rows, self.weight, tree_map(torch.logical_not, given))
 
 

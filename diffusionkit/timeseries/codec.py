@@ -183,10 +183,10 @@ class SeriesCodec(Codec):
         """Targets of windows in the codec's form."""
         if self.form == "block":
             return self.target.encode(window.z[:, self.context :], frame)
-        whole = self._whole(window, frame)
+        whole = self.whole(window, frame)
         return whole if self.form == "window" else whole[:, max(self.lags) :]
 
-    def _whole(self, window: Window, frame: Frame) -> Tensor:
+    def whole(self, window: Window, frame: Frame) -> Tensor:
         """(B, L - lag + H, D) targets along past and future."""
         return self.target.steps(window.z, frame.base) / frame.scale
 
@@ -200,7 +200,7 @@ class SeriesCodec(Codec):
             parts.append(torch.nn.functional.pad(window.past[:, : self.context].flatten(2), (0, 0, 0, self.horizon)))
         cond = {"time": torch.cat(parts, 2)[:, skip:].nan_to_num(0.0).float()}
         if self.form == "steps":
-            cond["lags"] = self.lagged(self._whole(window, frame))
+            cond["lags"] = self.lagged(self.whole(window, frame))
             cond["scale"] = torch.cat([frame.scale[:, 0].log(), window.stats.static.flatten(1)], 1).float()
         return cond
 

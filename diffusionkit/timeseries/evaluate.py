@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from diffusionkit.core import guided
 from diffusionkit.errors import UserError
+from diffusionkit.timeseries import calendar
 from diffusionkit.timeseries.backtest import LOWER, Backtest, Windows, backtested
-from diffusionkit.timeseries.plots import backtest, forecasts, pit_histogram
+from diffusionkit.timeseries.plots import forecasts, pit_histogram
 
 _COMMENTS = {
     "CRPS": "weighted quantile loss, mean over .05 ... .95",
@@ -42,10 +44,6 @@ def evaluate(run: Any, n: int = 100, seed: int = 0, pictures: bool = True) -> di
 
 def held_out(source: Any, panel: Any) -> Windows:
     """The test windows of a source."""
-    import numpy as np
-
-    from diffusionkit.timeseries import calendar
-
     cuts = np.stack([source.origins(len(block)) for block in panel.blocks], 1)
     return Windows(panel, cuts, source.prediction_length, calendar.season(panel.freq))
 
@@ -55,6 +53,3 @@ def _row(name: str, found: Backtest) -> dict[str, str]:
     better = [k for k, v in found.scores.items() if k != "model" and v[name] < found.scores["model"][name]]
     lost = f"LOSES to {', '.join(better)}" if name in LOWER and better else ""
     return row | {"comment": lost or _COMMENTS.get(name, "")}
-
-
-__all__ = ["backtest", "evaluate", "held_out"]

@@ -74,7 +74,7 @@ def _prepared(diffusion: Any, codec: SeriesCodec, windows: Window, frame: Frame,
         past, coming = ({k: v.split([v.shape[1] - codec.horizon, codec.horizon], 1)[i] for k, v in cond.items() if k != "scale"}
                         for i in (0, 1))  # fmt: skip
         _, memory = network.recur(past["lags"], past["time"], cond["scale"])
-    whole = codec._whole(windows, frame).float().to(device)
+    whole = codec.whole(windows, frame).float().to(device)
     return {"memory": memory, "scale": cond["scale"], "time": coming["time"], "past": whole[:, : -codec.horizon]}
 
 
