@@ -49,6 +49,7 @@ class SeriesCodec(Codec):
         sample: int = 0,
         limit: float = 10.0,
         shown: Sequence[str] = SHOWN,
+        recent: int = 0,
         moments: dict[str, tuple[Tensor, Tensor]] | None = None,
         stats: Stats | None = None,
         reasons: list[str] | None = None,
@@ -57,7 +58,7 @@ class SeriesCodec(Codec):
             raise ValueError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
         self.horizon, self.context, self.season, self.target, self.form = horizon, context, season, target, form
         self.sample, self.limit, self.joint, self.reasons = sample, limit, panel.joint, reasons or []
-        self.shown = list(shown)
+        self.shown, self.recent = list(shown), recent
         for name in self.shown:
             if name not in SHOWN:
                 raise ValueError(f"shown must be some of {', '.join(SHOWN)}, not {name!r}")
@@ -65,6 +66,8 @@ class SeriesCodec(Codec):
             raise ValueError(
                 f"sample draws series for networks whose tokens they are; form {form!r} has a place for each"
             )
+        if recent < 0:
+            raise ValueError(f"recent must not be negative, and is {recent}")
         self.lags = calendar.lags(panel.freq)
         self.shortest = max(target.lag + (max(self.lags) if form == "steps" else 0), 1)
         if context < self.shortest + (form == "steps"):

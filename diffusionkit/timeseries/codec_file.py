@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffusionkit.timeseries.codec import SeriesCodec
 
 FILE, TENSORS = "codec.json", "codec.safetensors"
-_PLAIN = ("horizon", "context", "season", "form", "sample", "limit", "shown", "reasons")
+_PLAIN = ("horizon", "context", "season", "form", "sample", "limit", "shown", "recent", "reasons")
 _PANEL = ("freq", "joint", "past_names", "known_names", "schema")
 _ARRAYS = ("values", "past", "known")
 

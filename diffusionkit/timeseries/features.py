@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from diffusionkit.timeseries.codec import SeriesCodec
     from diffusionkit.timeseries.windows import Stats, Window
 
-SHOWN = ("steps", "levels", "seasons", "calendar")
-"""Parts of the past that are shown, each of which may be left out: the last targets, the last levels, earlier seasons, the
-calendar. Scales and covariates always are."""
-_RECENT = 60  # steps of the past that are shown one by one
+SHOWN = ("steps", "levels", "standing", "seasons", "means", "calendar")
+"""Parts of the past that are shown, each of which may be left out: the last targets; the last levels; where the last one stands
+in the range of training; the steps to come in earlier seasons; the means of earlier seasons; the calendar. Scales and covariates
+always are."""
+_RECENT = 60  # steps of the past that are shown one by one where nobody says how many
 _SEASONS = 14  # seasons whose means are shown
 _LIMIT = 10.0
 
@@ -36,8 +37,10 @@ def features(codec: SeriesCodec, window: Window, frame: Frame) -> dict[str, Tens
     last = full[:, -1:]
     made = {
         "steps": lambda: _steps(codec, past, frame),
-        "levels": lambda: [*_levels(codec, full, last, frame), (last - window.stats.mean) / window.stats.level],
+        "levels": lambda: _levels(codec, full, last, frame),
+        "standing": lambda: [(last - window.stats.mean) / window.stats.level],
         "seasons": lambda: _seasons(codec, full, last, frame),
+        "means": lambda: _means(codec, full, last, frame),
     }
     parts = [part for name in codec.shown if name in made for part in made[name]()]
     parts.append(_state(codec, past, frame, window.stats))
@@ -51,7 +54,8 @@ def features(codec: SeriesCodec, window: Window, frame: Frame) -> dict[str, Tens
 
 
 def _recent(codec: SeriesCodec) -> int:
-    return min(codec.context - codec.target.lag, max(2 * codec.horizon, 24), _RECENT)
+    wanted = codec.recent or min(max(2 * codec.horizon, 24), _RECENT)
+    return min(codec.context - codec.target.lag, wanted)
 
 
 def _steps(codec: SeriesCodec, past: Tensor, frame: Frame) -> list[Tensor]:
@@ -67,16 +71,26 @@ def _levels(codec: SeriesCodec, full: Tensor, last: Tensor, frame: Frame) -> lis
 
 
 def _seasons(codec: SeriesCodec, full: Tensor, last: Tensor, frame: Frame) -> list[Tensor]:
-    """The steps to come, one season before and on the average of up to seven, and the means of seasons."""
-    s, length = codec.season, full.shape[1]
-    count = length // s
-    if s < 2 or not count:
+    """The steps to come, one season before and on the average of up to seven."""
+    seasons = _cut(codec, full)
+    if seasons is None:
         return []
-    seasons = full[:, length - count * s :].unflatten(1, (count, s))
-    ahead = torch.arange(codec.horizon) % s
-    analogue, profile = seasons[:, -1][:, ahead], seasons[:, -7:].mean(1)[:, ahead]
-    means = seasons[:, -_SEASONS:].mean(2)
-    return [(part - last) / frame.scale for part in (analogue, profile, means)]
+    ahead = torch.arange(codec.horizon) % codec.season
+    return [(part[:, ahead] - last) / frame.scale for part in (seasons[:, -1], seasons[:, -7:].mean(1))]
+
+
+def _means(codec: SeriesCodec, full: Tensor, last: Tensor, frame: Frame) -> list[Tensor]:
+    """The means of the latest seasons."""
+    seasons = _cut(codec, full)
+    return [] if seasons is None else [(seasons[:, -_SEASONS:].mean(2) - last) / frame.scale]
+
+
+def _cut(codec: SeriesCodec, full: Tensor) -> Tensor | None:
+    """(B, seasons, s, D) whole seasons of a past, up to its end; None if there is none."""
+    s, length = codec.season, full.shape[1]
+    if s < 2 or length < s:
+        return None
+    return full[:, length - length // s * s :].unflatten(1, (-1, s))
 
 
 def _state(codec: SeriesCodec, past: Tensor, frame: Frame, stats: Stats) -> Tensor:

@@ -20,7 +20,7 @@ from diffusionkit.timeseries.targets import Frame, Target, Transform
 from diffusionkit.timeseries.windows import Rows, Stats
 
 _TARGET = tuple(field.name for field in fields(Target))
-OPTIONS = (*_TARGET, "season", "form", "sample", "limit", "shown")
+OPTIONS = (*_TARGET, "season", "form", "sample", "limit", "shown", "recent")
 _SEASONS = 14  # in a context
 _LONGEST = 336  # steps of a context that nobody asked for
 _SHARE = 0.2  # of the training part, at its end, to choose on

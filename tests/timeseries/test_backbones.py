@@ -104,6 +104,25 @@ def test_fresh_networks_begin_near_zero(name):
     assert net(x, t, cond).std() < 0.05
 
 
+def test_members_learn_apart_and_answer_together():
+    net = NETWORKS["mlp"](members=3)
+    x, t, cond = inputs("mlp")
+    net(x, t, cond)[0].sum().backward()  # the first sample of four, in the part of the first member
+    assert net.members[0].state.weight.grad.abs().sum() > 0
+    assert all(not member.state.weight.grad.any() for member in net.members[1:])
+    whole, single = net.eval()(x, t, cond), NETWORKS["mlp"]().eval()
+    answers = []
+    for member in net.members:
+        single.members[0].load_state_dict(member.state_dict())
+        answers.append(single(x, t, cond))
+    assert torch.allclose(whole, sum(answers) / 3, atol=1e-5)
+    assert (
+        net.train()(x[:1], t[:1], {k: v[:1] for k, v in cond.items()}).shape == x[:1].shape
+    )  # fewer samples than members
+    with pytest.raises(ValueError, match="members must be at least 1, not 0"):
+        NETWORKS["mlp"](members=0)
+
+
 # ---- the order of the series
 
 

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from diffusionkit.timeseries.features import features
+from diffusionkit.timeseries.codec import SeriesCodec
+from diffusionkit.timeseries.features import SHOWN, features
+from diffusionkit.timeseries.targets import Target
 from diffusionkit.timeseries.windows import Rows
 from tests.timeseries.small import codec, long, panel, wide
 
@@ -40,16 +42,31 @@ def test_levels_and_seasons_are_relative_to_the_last_value():
 def test_what_is_left_out_is_not_shown():
     p = panel(wide())
     sizes = {}
-    for names in ((), ("steps",), ("levels",), ("seasons",), ("calendar",), ("steps", "levels", "seasons", "calendar")):
+    for names in ((), *((name,) for name in SHOWN), SHOWN):
         found = shown(codec(p, context=24, season=8, lag=1, shown=names), p)
         sizes[names] = found["own"].shape[2], found["shared"].shape[1]
     (least, none), (whole, all_of_it) = sizes[()], list(sizes.values())[-1]
     assert none == 0 and sizes["calendar",] == (least, all_of_it)
-    assert sum(sizes[name,][0] - least for name in ("steps", "levels", "seasons")) == whole - least
+    assert all(sizes[name,][0] > least for name in SHOWN if name != "calendar")
+    assert sum(sizes[name,][0] - least for name in SHOWN) == whole - least
     moved = shown(codec(p, lag=1, shown=()), panel(wide() + 100))["own"]
     assert torch.allclose(moved, shown(codec(p, lag=1, shown=()), p)["own"], atol=1e-5)  # nothing of the level
-    with pytest.raises(ValueError, match="shown must be some of steps, levels, seasons, calendar, not 'all'"):
+    with pytest.raises(ValueError, match=f"shown must be some of {', '.join(SHOWN)}, not 'all'"):
         codec(p, shown=["all"])
+
+
+def test_so_many_recent_steps_are_shown_as_asked():
+    p = panel(wide())
+    sizes = [shown(prepared(p, recent), p)["own"].shape[2] for recent in (0, 5, 6, 1000)]
+    assert (
+        sizes[2] == sizes[1] + 1 and sizes[0] == sizes[3] == sizes[1] + 19 - 5
+    )  # 24 by default, where there are so many
+    with pytest.raises(ValueError, match="recent must not be negative, and is -1"):
+        prepared(p, -1)
+
+
+def prepared(p, recent: int) -> SeriesCodec:
+    return SeriesCodec(p, 6, 20, 4, Target(lag=1), shown=["steps"], recent=recent)
 
 
 @pytest.mark.parametrize("lag", [0, 1, 4])
