@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from diffusionkit.timeseries.backbones.csdi import CSDINetwork, WindowMasks
+from diffusionkit.timeseries.backbones.csdi import CSDINetwork, WindowMasks, between
 from diffusionkit.timeseries.backbones.inverted import InvertedTransformer
 from diffusionkit.timeseries.backbones.layers import missing
 from diffusionkit.timeseries.backbones.mlp import BlockMLP
@@ -25,6 +26,9 @@ NETWORKS = {
         TimeGradNetwork, cell="gru", hidden=8, dropout=0.0, depth=2, denoiser="attention", channels=8, heads=2, **how
     ),
     "csdi": lambda **how: make(CSDINetwork, channels=8, depth=2, heads=2, steps=8, positions=8, names=4, **how),
+    "line": lambda **how: make(
+        CSDINetwork, channels=8, depth=2, heads=2, steps=8, positions=8, names=4, interpolated=True, **how
+    ),
 }
 
 
@@ -43,7 +47,7 @@ def inputs(name: str, series: int = D, shared: int = 4):
     t = torch.rand(B)
     if name in ("mlp", "inverted"):
         return torch.randn(B, H, series), t, {"own": torch.randn(B, series, 6), "shared": torch.randn(B, shared)}
-    if name == "csdi":
+    if name in ("csdi", "line"):
         return torch.randn(B, L + H, series), t, {"time": torch.randn(B, L + H, 3)}
     cond = {"lags": torch.randn(B, H, 2 * series), "time": torch.randn(B, H, 3), "scale": torch.randn(B, series)}
     return torch.randn(B, H, series), t, cond
@@ -94,7 +98,13 @@ def test_samples_do_not_see_each_other(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_fresh_networks_begin_near_zero(name):
-    kinds = {"mlp": BlockMLP, "inverted": InvertedTransformer, "conv": TimeGradNetwork, "csdi": CSDINetwork}
+    kinds = {
+        "mlp": BlockMLP,
+        "inverted": InvertedTransformer,
+        "conv": TimeGradNetwork,
+        "csdi": CSDINetwork,
+        "line": CSDINetwork,
+    }
     if name == "attention":
         net = TimeGradNetwork(D, 2 * D, 3, D, denoiser="attention", channels=8)
     else:
@@ -121,6 +131,18 @@ def test_members_learn_apart_and_answer_together():
     )  # fewer samples than members
     with pytest.raises(ValueError, match="members must be at least 1, not 0"):
         NETWORKS["mlp"](members=0)
+
+
+def test_the_line_between_what_is_given_is_numpys():
+    torch.manual_seed(0)
+    x, known = torch.randn(6, 9, 4), torch.rand(6, 9, 4) < 0.4
+    known[0] = False
+    found = between(x, known)
+    for i in range(6):
+        for j in range(4):
+            at = known[i, :, j].nonzero()[:, 0]
+            wanted = np.interp(range(9), at, x[i, at, j]) if len(at) else np.zeros(9)
+            assert np.allclose(found[i, :, j], wanted, atol=1e-6)
 
 
 # ---- the order of the series

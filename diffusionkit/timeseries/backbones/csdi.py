@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from diffusionkit.nn import Attention, TimeEmbedding
 from diffusionkit.nn.embedding import sinusoidal
+from diffusionkit.timeseries.backbones.layers import zero
 
 
 class WindowMasks:
@@ -53,6 +54,8 @@ class CSDINetwork(nn.Module):
         positions: width of the embedding of the place in the window.
         names: width of the embedding of a series.
         masks: what is given in training: random, forecast or mixed.
+        interpolated: show the line between what is given before and after as well (after Liu et al. 2023, PriSTI), and let line and
+            state reach the output by factors that depend on t alone: what is left to learn is how series depart from it.
     """
 
     def __init__(
@@ -67,12 +70,14 @@ class CSDINetwork(nn.Module):
         positions: int = 128,
         names: int = 16,
         masks: Literal["random", "forecast", "mixed"] = "mixed",
+        interpolated: bool = False,
     ) -> None:
         super().__init__()
         self.masks, self.positions = WindowMasks(horizon, masks), positions
         self.time = nn.Sequential(TimeEmbedding(steps, steps), nn.SiLU())
         self.names = nn.Parameter(torch.randn(series, names))
-        self.first = nn.Linear(3, channels)
+        self.through = zero(nn.Linear(steps, 2)) if interpolated else None
+        self.first = nn.Linear(4 if interpolated else 3, channels)
         self.layers = nn.ModuleList(
             WindowLayer(channels, heads, steps, positions + names + time + 1) for _ in range(depth)
         )
@@ -85,12 +90,17 @@ class CSDINetwork(nn.Module):
         x = x.nan_to_num(0.0)
         known = (given & ~absent).to(x.dtype)
         side = self._side(cond["time"], known)
-        h = F.relu(self.first(torch.stack([x * known, x * (1 - known), absent.to(x.dtype)], 3)))
         time, total = self.time(t), 0.0
+        shown, out = [x * known, x * (1 - known), absent.to(x.dtype)], 0.0
+        if self.through is not None:
+            shown.append(line := between(x, known > 0))
+            of_state, of_line = self.through(time)[:, :, None, None].unbind(1)
+            out = of_state * x + of_line * line
+        h = F.relu(self.first(torch.stack(shown, 3)))
         for layer in self.layers:
             h, skip = layer(h, time, side)
             total = total + skip
-        return self.last(F.relu(self.mix(total / len(self.layers) ** 0.5)))[..., 0]
+        return out + self.last(F.relu(self.mix(total / len(self.layers) ** 0.5)))[..., 0]
 
     def _side(self, time: Tensor, known: Tensor) -> Tensor:
         """(B, T, D, channels) where and when each entry is, and whether it is given."""
@@ -99,6 +109,18 @@ class CSDINetwork(nn.Module):
         where = sinusoidal(places, self.positions, scale=1.0)
         parts = [where[None, :, None], self.names[None, None], time[:, :, None], known[..., None]]
         return torch.cat([part.expand(n, length, series, -1) for part in parts], 3)
+
+
+def between(x: Tensor, known: Tensor) -> Tensor:
+    """(B, T, D) the line between the known entries before and after each one; the nearest beyond them, 0 where there are none."""
+    length = x.shape[1]
+    place = torch.arange(length, device=x.device)[:, None].expand_as(x)
+    before = torch.where(known, place, -1).cummax(1).values
+    after = torch.where(known, place, length).flip(1).cummin(1).values.flip(1)
+    left, right = x.gather(1, before.clamp(min=0)), x.gather(1, after.clamp(max=length - 1))
+    left, right = torch.where(before < 0, right, left), torch.where(after < length, right, left)
+    line = torch.lerp(left, right, (place - before) / (after - before).clamp(min=1))
+    return torch.where((before < 0) & (after == length), 0.0, line)
 
 
 class WindowLayer(nn.Module):
