@@ -57,6 +57,19 @@ class Codec(ABC):
     def load(cls, folder: Path) -> Codec: ...
 
 
+class Edit(Protocol):
+    """A way to change what there is with a model that was not trained for it, its files read and checked."""
+
+    def draw(self, diffusion: Any, sampler: Any, n: int, clip: float | str | None = None, **more: Any) -> Any:
+        """n results as the writer's `add` takes them; `clip` is a threshold yet to be put around the diffusion, `more` goes to the
+        sampler."""
+        ...
+
+    def writer(self, path: str | Path, n: int) -> Any:
+        """A context manager like `Domain.writer`."""
+        ...
+
+
 class Domain(ABC):
     """One domain. `data` and `backbones` give, for each name in a recipe, the class as 'module:Class', imported when used."""
 
@@ -64,6 +77,11 @@ class Domain(ABC):
     data: ClassVar[Mapping[str, str]]
     backbones: ClassVar[Mapping[str, str]]
     codec: ClassVar[str]
+    objectives: ClassVar[Mapping[str, str]] = {}
+    """Objectives of its own, beside those of the core."""
+    edits: ClassVar[Mapping[str, str]] = {}
+    """For the commands `inpaint`, `edit` and `restore`, the function behind each as 'module:function'. It takes the codec and the
+    files of the command and gives an `Edit`; its keyword-only arguments are options of the command."""
     ending: ClassVar[str] = ".png"
     """The ending of the file that samples go to when none is named."""
     single: ClassVar[bool] = True
@@ -81,6 +99,17 @@ class Domain(ABC):
     def condition(self, codec: Any, indices: Any) -> Any:
         """The condition of the samples with these running numbers. Further keyword-only arguments are options of
         `diffusionkit sample` (a trailing underscore is dropped: `class_` is `--class`)."""
+
+    def check(self, sections: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What is wrong between sections that are each right: pairs of a dotted key and a sentence that goes on after it.
+
+        Called before data are read, of a recipe that is to be trained, never of a run that is loaded.
+
+        Args:
+            sections: the objects of "data", "process", "backbone" (without memory), "objective" and "sampling" (what all
+                samplers share), as far as they could be made.
+        """
+        return []
 
     def length(self, rows: int, batch_size: int | None = None) -> dict[str, int]:
         """`steps` and `batch_size` for recipes that leave them open (steps: 0, no batch size); empty if the domain has no opinion.

@@ -75,19 +75,24 @@ class Recipe:
         """Reads a recipe by path or by name ('image/digits') and checks all of it; no data are read.
 
         Args:
-            overrides: dotted keys with their values as typed, such as {"training.steps": "2000"}.
+            overrides: dotted keys with their values as typed, such as {"training.steps": "2000"}; see `override`.
 
         Raises:
             UserError: if anything in it is wrong; all that is wrong is in the message.
         """
+        recipe = cls.draft(name_or_path).override(overrides or {})
+        recipe.check()
+        return recipe
+
+    @classmethod
+    def draft(cls, name_or_path: str | Path) -> Recipe:
+        """Reads a recipe as `load` does, but does not check it."""
         path = find(name_or_path)
         name = _name_of(path)
         shown = str(name_or_path) if Path(str(name_or_path)).suffix in _SUFFIXES else f"recipe {name}"
         text = _text_of(path, shown)
         given, about = _head(text)
-        recipe = cls(parse(text, shown), given or name, shown, about).override(overrides or {})
-        recipe.check()
-        return recipe
+        return cls(parse(text, shown), given or name, shown, about)
 
     @classmethod
     def of(cls, sections: Mapping[str, Any], name: str = "recipe") -> Recipe:
@@ -113,7 +118,32 @@ class Recipe:
         return recipe
 
     def override(self, overrides: Mapping[str, str]) -> Recipe:
-        """This recipe with values typed on the command line put over its own; not yet checked."""
+        """This recipe with values typed on the command line put over its own; not yet checked.
+
+        A key without a section stands for the one argument of this name: `lr` for `training.lr`.
+
+        Raises:
+            UserError: if several sections have one.
+        """
+        whole = {key: text for key, text in overrides.items() if key.partition(".")[0] in SECTIONS}
+        recipe = self._over(whole)
+        return recipe._over({recipe._whole(key): text for key, text in overrides.items() if key not in whole})
+
+    def named(self, name: str) -> list[str]:
+        """The dotted keys of the sections' arguments that have this name."""
+        parts = self._read[0]
+        found = [f"{part.key}.{name}" for part in parts.values() if isinstance(part, Component) and name in part.schema]
+        return list(dict.fromkeys(found))
+
+    def _whole(self, name: str) -> str:
+        keys = self.named(name)
+        if len(keys) > 1:
+            raise UserError(f"--{name}: could be any of {', '.join(f'--{key}' for key in keys)}; write the one meant")
+        return keys[0] if keys else name  # one that is unknown is refused with the rest
+
+    def _over(self, overrides: Mapping[str, str]) -> Recipe:
+        if not overrides:
+            return self
         raw: dict[str, Any] = copy.deepcopy(dict(self.raw))
         for key, text in overrides.items():
             _put(raw, key, Typed(text))
@@ -239,7 +269,7 @@ class Recipe:
             "data": (domain.data, "name", ()),
             "process": (REGISTRY[Process], "name", ()),
             "backbone": (domain.backbones, "name", ()),
-            "objective": (REGISTRY[Objective], "name", ()),
+            "objective": ({**REGISTRY[Objective], **domain.objectives}, "name", ()),
             "sampling": (REGISTRY[Sampler], "sampler", tuple(common)),
         }
         parts: dict[str, Any] = {"domain": domain.name}
@@ -310,11 +340,13 @@ class Recipe:
 
             with torch.device("meta"):  # tensors without memory
                 process = made.get("process")
-                self._trial(parts["backbone"], {**known, "outputs": getattr(process, "outputs", 1)}, problems)
+                outputs = getattr(process, "outputs", 1)
+                made["backbone"] = self._trial(parts["backbone"], {**known, "outputs": outputs}, problems)
         for name in ("objective", "sampling"):
             if made.get("process") is not None and made.get(name) is not None:
                 _attempt(name, partial(made[name].check, made["process"]), problems)
-        return problems
+        made |= {"sampling": made.pop("_sampling", None), "data": parts["data"].make() if known else None}
+        return problems + self.domain.check({name: one for name, one in made.items() if one is not None})
 
     def _trial(self, part: Component, known: Mapping[str, Any], problems: list[tuple[str, str]]) -> Any:
         """The object of the recipe's arguments and those known, or None, mostly for reasons added to `problems`."""

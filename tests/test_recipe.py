@@ -56,6 +56,10 @@ class Fake:
     name = "fake"
     data = {"dots": Dots}
     backbones = {"net": Net}
+    objectives: dict[str, Any] = {}
+
+    def check(self, sections: Any) -> list[tuple[str, str]]:
+        return []
 
     def length(self, rows: int, batch_size: int | None = None) -> dict[str, int]:
         return {}

@@ -62,7 +62,7 @@ def of_images(recipe: Recipe) -> tuple[Diffusion, Any]:
     process = recipe.build("process")
     network = recipe.build("backbone", **known, outputs=process.outputs)
     cond = {"class": torch.tensor([0, 1])} if data.classes else None
-    return Diffusion(network, process, recipe.build("objective")), (torch.rand(2, *data.shape) * 2 - 1, cond)
+    return Diffusion(network, process, recipe.build("objective", **known)), (torch.rand(2, *data.shape) * 2 - 1, cond)
 
 
 def of_tables(recipe: Recipe) -> tuple[Diffusion, Any]:

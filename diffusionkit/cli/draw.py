@@ -111,8 +111,14 @@ def interpolate(
     print(f"picture in {walk(loaded, n, points, out, seed=seed, real=real, **settings)}")
 
 
-def load(folder: str, device: str | None, recipe: str | None = None) -> Run:
+def load(folder: str, device: str | None, recipe: str | None = None, draws: bool = True) -> Run:
     """The run of a folder, on the device asked for or the best there is.
+
+    Args:
+        folder: of the run.
+        device: None for the best.
+        recipe: file of the run's recipe, where it names classes of the user's own.
+        draws: whether it has to be one that can be sampled from.
 
     Raises:
         UserError: if the folder is no run, nothing can be drawn from it, or there is no such device.
@@ -130,10 +136,8 @@ def load(folder: str, device: str | None, recipe: str | None = None) -> Run:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device: cannot use {device!r}: {str(error).splitlines()[0]}") from error
     run = Run.load(folder, device=device, **own)
-    if not run.generates:
-        raise UserError(
-            f"{folder}: is a classifier of noised data and draws nothing; give it to `sample` as --classifier"
-        )
+    if draws and not run.generates:
+        raise UserError(f"{folder}: draws nothing by itself; {run.diffusion.objective.use.format(run=folder)}")
     return run
 
 

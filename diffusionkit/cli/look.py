@@ -53,7 +53,7 @@ def evaluate(
         recipe: Recipe file of the run, needed if it names classes of your own.
     """
     plain, extra = options.split([run, *words])
-    loaded = load(options.one(plain, "run"), device, recipe)
+    loaded = load(options.one(plain, "run"), device, recipe, draws=False)
     given = {"sampler": sampler, "guidance": guidance, "clip": clip, "batch_size": batch_size}
     others = {*options.keywords(loaded.domain.evaluate), *options.keywords(evaluate)} - {"n"}
     loaded.recipe, rest = resettled(loaded, {k: v for k, v in given.items() if v is not None}, extra, others)

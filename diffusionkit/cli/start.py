@@ -23,7 +23,8 @@ def train(
     """Train a model as a recipe says.
 
     Any key of the recipe can be set here: `--training.steps 2000`, `--backbone.multipliers 1,2`, `--process.schedule linear`.
-    Keys of Lightning's trainer go under `trainer`: `--trainer.devices 8 --trainer.strategy ddp`.
+    Where only one section has a key of this name, that will do: `--lr 1e-3`, `--autoencoder runs/fashion_vae`. Keys of
+    Lightning's trainer go under `trainer`: `--trainer.devices 8 --trainer.strategy ddp`.
 
     A run that was stopped, by Ctrl-C or otherwise, goes on with `--resume` to the same result.
 
@@ -36,7 +37,10 @@ def train(
     """
     plain, overrides = options.split([recipe, *words])
     source = options.one(plain, "recipe")
-    options.refuse([k for k in overrides if k.partition(".")[0] not in SECTIONS], [*SECTIONS, "out", "resume", "help"])
+    short = [key for key in overrides if key.partition(".")[0] not in SECTIONS]
+    if short:
+        draft = Recipe.draft(source).override({key: overrides[key] for key in overrides if key not in short})
+        options.refuse([key for key in short if not draft.named(key)], [*SECTIONS, "out", "resume", "help"])
     loaded = Recipe.load(source, overrides)
 
     from diffusionkit.training.run import fit

@@ -2,6 +2,7 @@
 
 from diffusionkit.core.diffusion import Diffusion
 from diffusionkit.core.guidance import ClassifierFree, GradientGuidance, Guided, Threshold, class_log_prob, guided
+from diffusionkit.core.inverse import LowPass, Operator, Posterior, adjoint, composed, masked, redraw
 from diffusionkit.core.likelihood import Bound, bound, log_likelihood
 from diffusionkit.core.objectives import (
     P2,
@@ -79,9 +80,12 @@ __all__ = [
     "Heun",
     "Linear",
     "LinearVariance",
+    "LowPass",
     "MinSNR",
     "NoisyClassifier",
     "Objective",
+    "Operator",
+    "Posterior",
     "Process",
     "Product",
     "RectifiedFlow",
@@ -96,11 +100,15 @@ __all__ = [
     "Threshold",
     "Torus",
     "UniPC",
+    "adjoint",
     "bound",
     "center",
     "class_log_prob",
+    "composed",
     "encode",
     "guided",
     "log_likelihood",
+    "masked",
+    "redraw",
     "slerp",
 ]

@@ -16,11 +16,14 @@ from diffusionkit.core.state import tree_cat, tree_leaves, tree_map
 class Guided(nn.Module):
     """A diffusion around another one; as it stands it changes nothing."""
 
+    raw = True
+    """Whether it acts on raw outputs; what acts on estimates goes around it."""
+
     def __init__(self, diffusion: nn.Module) -> None:
         super().__init__()
-        if isinstance(diffusion, Threshold) and not isinstance(self, Threshold):
+        if self.raw and not getattr(diffusion, "raw", True):
             raise ValueError(
-                f"Threshold acts on estimates: wrap it around {type(self).__name__}, not the other way round"
+                f"{type(diffusion).__name__} acts on estimates: wrap it around {type(self).__name__}, not the other way round"
             )
         self.diffusion = diffusion
         self.training = diffusion.training  # a sampler that is through puts back the mode that it has found here
@@ -143,6 +146,8 @@ class Threshold(Guided):
     Static: clipped to [-limit, limit] (Ho et al. 2020). Dynamic, with a quantile such as .995: each sample is clipped to that
     quantile of its |x0| where it exceeds the limit, and scaled back to the limit (Saharia et al. 2022, Imagen, section 2.3).
     """
+
+    raw = False
 
     def __init__(self, diffusion: nn.Module, limit: float = 1.0, quantile: float | None = None) -> None:
         super().__init__(diffusion)

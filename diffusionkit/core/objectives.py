@@ -31,8 +31,8 @@ class Objective:
     """
 
     weight: Weight | None = None
-    generates: bool = True
-    """Whether what it trains can be sampled from."""
+    use: str = ""
+    """What to do with a run of it, written {run}, where it trains what cannot be sampled from."""
 
     def __init__(self, drop: float = 0.0, stratified: bool = True, steps: int | None = None) -> None:
         if not 0 <= drop < 1:
@@ -151,7 +151,9 @@ class NoisyClassifier(Objective):
         label: which entry of the condition holds the classes (B,).
     """
 
-    generates = False
+    use = (
+        "as a classifier of noised data it guides a model RUN: diffusionkit sample RUN --classifier {run} --guidance 2"
+    )
 
     def __init__(self, label: str = "class", stratified: bool = True) -> None:
         super().__init__(stratified=stratified)

@@ -96,7 +96,9 @@ class Sampler:
         given: Any = None,
         known: Any = None,
         resample: int = 1,
+        jump: int = 1,
         start: Any = None,
+        begin: float = 1.0,
         watch: Callable[[Tensor, Any, Any], None] | None = None,
     ) -> Any:
         """Draws samples.
@@ -107,35 +109,44 @@ class Sampler:
             cond: the condition, as in training.
             rows: for ragged data, which sample each row belongs to.
             given: masks of the entries that are known; `known` holds their values. They come back bit-equal.
-            resample: how often each step is repeated from a renewed noise level when a network not trained with masks fills in the
-                rest (Lugmayr et al. 2022, RePaint).
-            start: the state at `t_max`, instead of a random one.
+            resample: how often each piece of the way is gone when a network not trained with masks fills in the rest (r of
+                Lugmayr et al. 2022, RePaint).
+            jump: length of these pieces in steps: so far back up to noise the states are taken (their j).
+            start: the state to begin from, instead of a random one at `t_max`.
+            begin: where `start` lies on the way, as a share of `t_max`; the grid is cut there.
             watch: called with (t, x_t, estimate) at every step.
 
         Raises:
-            ValueError: if the process does not fit this sampler.
+            ValueError: if the process does not fit this sampler, or the arguments do not fit each other.
         """
         process = diffusion.process
         self.check(process)
         if (given is None) != (known is None):
             raise ValueError("`given` says which entries are known and `known` holds their values: pass both")
+        if not 0 < begin <= 1 or (begin < 1 and start is None):
+            raise ValueError("`begin` must lie above 0 and not above 1, and below 1 it needs a state to `start` from")
+        times = self.times(process)
+        if begin < 1:
+            top = begin * times[0]
+            times = torch.cat([top[None], times[times < top]])
         with torch.no_grad(), _evaluating(diffusion):
-            return self._run(diffusion, like, cond, rows, given, known, resample, start, watch)
+            return self._run(diffusion, times, like, cond, rows, given, known, resample, jump, start, watch)
 
     def _run(
         self,
         diffusion: Any,
+        times: Tensor,
         like: Any,
         cond: Any,
         rows: Any,
         given: Any,
         known: Any,
         resample: int,
+        jump: int,
         start: Any,
         watch: Any,
     ) -> Any:
-        process, times = diffusion.process, self.times(diffusion.process)
-        shown = _shown(diffusion, like, given)
+        process, shown = diffusion.process, _shown(diffusion, like, given)
 
         def look(x: Any, t: Tensor) -> Any:
             if shown is not None and given is not None:  # a state ahead has moved its known entries
@@ -144,20 +155,21 @@ class Sampler:
 
         x = _prior(diffusion, like, times[0], rows) if start is None else start
         past: list[Past] = []
-        for t, s in pairwise(times):
-            for again in range(resample if given is not None and shown is None else 1):
-                if again:
-                    x, past = process.diffuse(x, t, s, rows)[0], []
-                if given is not None:
-                    clean = known if shown is not None else process.diffuse(known, t, rows=rows)[0]
-                    x = _put(given, clean, x)
-                x, now = self.shake(process, x, t, rows)
-                past = [Past(now, x, look(x, now)), *past][: self.order]
-                if watch:
-                    watch(now, x, past[0].estimate)
-                x, estimate = self.refine(process, past, s, look, rows)
-                past[0] = past[0]._replace(x=x)
-                x = process.step(x, estimate, now, s, self.eta, rows, self.variance, self.temperature)
+        route = repaint_route(len(times) - 1, resample if given is not None and shown is None else 1, jump)
+        for t, s in pairwise(times[route]):
+            if s > t:
+                x, past = process.diffuse(x, s, t, rows)[0], []
+                continue
+            if given is not None:
+                clean = known if shown is not None else process.diffuse(known, t, rows=rows)[0]
+                x = _put(given, clean, x)
+            x, now = self.shake(process, x, t, rows)
+            past = [Past(now, x, look(x, now)), *past][: self.order]
+            if watch:
+                watch(now, x, past[0].estimate)
+            x, estimate = self.refine(process, past, s, look, rows)
+            past[0] = past[0]._replace(x=x)
+            x = process.step(x, estimate, now, s, self.eta, rows, self.variance, self.temperature)
         return x if given is None else _put(given, known, x)
 
 
@@ -377,6 +389,31 @@ def _unipc_weights(r: list[float], h: float) -> list[float]:
     return weights
 
 
+def repaint_route(steps: int, resample: int = 1, jump: int = 1) -> list[int]:
+    """Places on a grid of so many steps, 0 the noise and `steps` the data, in the order in which RePaint goes through them.
+
+    After every `jump` steps, counted from the step before the data, it goes back up as many, `resample` - 1 times, as in the
+    schedule of Lugmayr et al. 2022.
+
+    Raises:
+        ValueError: for less than one resampling, or jumps that are not shorter than the way.
+    """
+    if resample < 1:
+        raise ValueError(f"resample must be at least 1, not {resample}")
+    if jump < 1 or (resample > 1 and jump >= steps > 1):
+        raise ValueError(f"jump must lie between 1 and {steps - 1}, one below the number of steps, not {jump}")
+    left = dict.fromkeys(range(steps - 1, jump - 1, -jump), resample - 1)
+    route, at = [0], 0
+    while at < steps:
+        at += 1
+        route.append(at)
+        if left.get(at):
+            left[at] -= 1
+            at -= jump
+            route.append(at)
+    return route
+
+
 def encode(
     diffusion: Any, x0: Any, cond: Any = None, rows: Any = None, steps: int = 100, grid: Grid = "uniform"
 ) -> Any:
@@ -465,4 +502,4 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-__all__ = ["DDIM", "DDPM", "DPMSolver", "Heun", "Past", "Rule", "Sampler", "UniPC", "encode", "slerp"]
+__all__ = ["DDIM", "DDPM", "DPMSolver", "Heun", "Past", "Rule", "Sampler", "UniPC", "encode", "repaint_route", "slerp"]

@@ -6,7 +6,11 @@ from diffusionkit.lazy import exports
 
 _HOMES = {
     "UNet": "backbones.unet",
+    "DiT": "backbones.dit",
     "Classifier": "backbones.classifier",
+    "Autoencoder": "backbones.autoencoder",
+    "Reconstruction": "reconstruction",
+    "LatentCodec": "latent",
     "Digits": "data",
     "MNIST": "data",
     "FashionMNIST": "data",

@@ -22,12 +22,19 @@ class PixelCodec(Codec):
         shape: channels, height and width.
         classes: names of the classes, or None if the pictures have none.
         levels: how many values a pixel may have: 256, or fewer where the data have fewer.
+        augment: whether the pictures that a network is trained on are augmented, which it has to be told of.
 
     Raises:
         ValueError: for impossible values.
     """
 
-    def __init__(self, shape: tuple[int, int, int], classes: list[str] | None = None, levels: int = 256) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: list[str] | None = None,
+        levels: int = 256,
+        augment: bool = False,
+    ) -> None:
         shape = tuple(shape)
         if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
             raise ValueError(f"shape must be three positive integers (channels, height, width), not {list(shape)}")
@@ -35,7 +42,10 @@ class PixelCodec(Codec):
             raise ValueError(f"levels must be an integer from 2 to 256, not {levels!r}")
         if classes is not None and not (classes and all(isinstance(name, str) for name in classes)):
             raise ValueError(f"classes must be a list of names, or null, not {classes!r}")
-        self.shape, self.classes, self.levels = shape, classes, levels
+        self.shape, self.classes, self.levels, self.augment = shape, classes, levels, augment
+
+    pixels = True
+    """Whether states are pixels, bounded by -1 and 1 and lying on levels."""
 
     def columns(self, n: int) -> int | None:
         """How many of n pictures to show in a row: one of each class, where the classes take turns in few enough columns."""
@@ -44,7 +54,8 @@ class PixelCodec(Codec):
         )
 
     def arguments(self) -> dict[str, Any]:
-        return {"shape": self.shape, "classes": len(self.classes) if self.classes else None}
+        known = {"shape": self.shape, "classes": len(self.classes) if self.classes else None}
+        return known | ({"augment": True} if self.augment else {})
 
     def like(self, n: int) -> tuple[int, ...]:
         return (n, *self.shape)
@@ -53,9 +64,21 @@ class PixelCodec(Codec):
         """uint8 (N, C, H, W) with values below `levels` -> float32 in [-1, 1]."""
         return pictures.to(torch.float32).mul_(2 / (self.levels - 1)).sub_(1)
 
+    def render(self, x: Tensor) -> Tensor:
+        """States -> pixels (N, C, H, W), about in [-1, 1]; differentiable."""
+        return x
+
     def quantise(self, x: Tensor) -> Tensor:
         """States -> uint8 levels 0 ... levels - 1, rounded and clipped: the inverse of `encode`."""
-        return x.float().add(1).mul_((self.levels - 1) / 2).round_().clamp_(0, self.levels - 1).to(torch.uint8)
+        return (
+            self.render(x)
+            .float()
+            .add(1)
+            .mul_((self.levels - 1) / 2)
+            .round_()
+            .clamp_(0, self.levels - 1)
+            .to(torch.uint8)
+        )
 
     def display(self, pictures: Tensor) -> Tensor:
         """uint8 levels -> uint8 brightness 0 ... 255."""
@@ -67,13 +90,22 @@ class PixelCodec(Codec):
         """States (N, C, H, W) -> pictures for the eye: uint8, 0 ... 255, on the levels that the data have."""
         return self.display(self.quantise(x))
 
-    def save(self, folder: Path) -> None:
+    def described(self) -> dict[str, Any]:
+        """What the codec's file says."""
         content = {"codec": "pixel", "shape": list(self.shape), "classes": self.classes, "levels": self.levels}
-        (Path(folder) / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return content | ({"augment": True} if self.augment else {})
+
+    def save(self, folder: Path) -> None:
+        (Path(folder) / FILE).write_text(json.dumps(self.described(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> PixelCodec:
-        """The codec of a run.
+    def read(cls, content: dict[str, Any], folder: Path) -> PixelCodec:
+        """The codec that `described` described."""
+        return cls(content["shape"], content["classes"], content["levels"], bool(content.get("augment")))
+
+    @staticmethod
+    def load(folder: Path) -> PixelCodec:
+        """The codec of a run: of pixels, or a `LatentCodec`.
 
         Raises:
             UserError: if the file is missing or damaged.
@@ -81,9 +113,15 @@ class PixelCodec(Codec):
         path = Path(folder) / FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or content.get("codec") != "pixel":
-                raise ValueError('"codec" must be "pixel"')
-            return cls(content["shape"], content["classes"], content["levels"])
+            if not isinstance(content, dict) or content.get("codec") not in ("pixel", "latent"):
+                raise ValueError('"codec" must be "pixel" or "latent"')
+            if content["codec"] == "pixel":
+                return PixelCodec.read(content, Path(folder))
+            from diffusionkit.image.latent import LatentCodec
+
+            return LatentCodec.read(content, Path(folder))
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); it belongs to every image run") from error
         except KeyError as error:

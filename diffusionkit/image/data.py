@@ -5,10 +5,11 @@ A new data set is a class with `shape`, `class_names`, `levels`, `flip` and `loa
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from diffusionkit.core.state import Batch
 from diffusionkit.errors import UserError
 from diffusionkit.image import readers
+from diffusionkit.image.augment import draw, warp
 from diffusionkit.image.codec import PixelCodec
 
 
@@ -35,31 +37,64 @@ class PictureSet:
         pictures: images and labels.
         codec: what encodes them.
         flip: mirror each picture left to right with probability one half when a generator is given.
+        augment: then transform the pictures with this probability, too, and say in the condition what was done, the flip
+            included.
     """
 
-    def __init__(self, pictures: Pictures, codec: PixelCodec, flip: bool = False) -> None:
-        self.pictures, self.codec, self.flip = pictures, codec, flip
+    def __init__(self, pictures: Pictures, codec: PixelCodec, flip: bool = False, augment: float = 0.0) -> None:
+        self.pictures, self.codec, self.flip, self.augment = pictures, codec, flip, augment
 
     def __len__(self) -> int:
         return len(self.pictures.images)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
-        """The pictures at `indices` as states, with {"class": ...} if they have classes."""
-        images = self.pictures.images[indices]
-        if self.flip and generator is not None:
+        """The pictures at `indices` as states, with {"class": ...} if they have classes, "augment" if they are augmented."""
+        images, labels = self.pictures.images[indices], self.pictures.labels
+        cond = {} if labels is None else {"class": labels[indices]}
+        if generator is not None and self.augment:
+            done = cond["augment"] = draw(len(images), self.augment, images.shape[2:], generator, self.flip)
+            return Batch(warp(self.codec.encode(images), done), cond)
+        if generator is not None and self.flip:
             chosen = torch.rand(len(images), generator=generator) < 0.5
             images[chosen] = images[chosen].flip(3)
-        labels = self.pictures.labels
-        return Batch(self.codec.encode(images), None if labels is None else {"class": labels[indices]})
+        return Batch(self.codec.encode(images), cond or None)
+
+    def fingerprint(self) -> str:
+        """Tells these pictures, their classes and whether they are mirrored from others."""
+        digest = hashlib.blake2b(digest_size=16)
+        for tensor in self.pictures:
+            if tensor is not None:
+                digest.update(str(list(tensor.shape)).encode())
+                digest.update(tensor.contiguous().numpy().data)
+        digest.update(f"{self.codec.levels} {self.flip}".encode())
+        return digest.hexdigest()
 
 
 class ImageData(ABC):
-    """What the domain asks of a data set; with `labels` false the model is told nothing of the classes."""
+    """What the domain asks of a data set.
+
+    Args:
+        flip: mirror at random.
+        labels: tell the model the classes.
+        augment: probability of each geometric transformation; see `diffusionkit.image.augment`.
+        autoencoder: run of an autoencoder, in whose latents the model then works; see `diffusionkit.image.latent`.
+    """
 
     shape: tuple[int, int, int]
-    flip: bool
-    labels: bool
+    flip: bool = False
+    labels: bool = True
+    augment: float = 0.0
+    autoencoder: str | None = None
     levels: int = 256
+
+    def __init__(
+        self, flip: bool = False, labels: bool = True, augment: float = 0.0, autoencoder: str | None = None
+    ) -> None:
+        if not 0 <= augment <= 1:
+            raise ValueError(f"augment is a probability and must lie in [0, 1], not {augment:g}")
+        if augment and autoencoder is not None:
+            raise ValueError("augment transforms pixels, but an autoencoder gives latents: choose one of the two")
+        self.flip, self.labels, self.augment, self.autoencoder = flip, labels, augment, autoencoder
 
     @property
     @abstractmethod
@@ -71,27 +106,40 @@ class ImageData(ABC):
         """The number of classes that the model is told of, or None."""
         return len(self.class_names) if self.labels and self.class_names else None
 
+    @property
+    def codec(self) -> PixelCodec:
+        """What encodes the pictures as pixels."""
+        names = self.class_names if self.classes else None
+        return PixelCodec(self.shape, names, self.levels, self.augment > 0)
+
     @abstractmethod
     def load(self) -> dict[str, Pictures]:
         """Reads everything: {"train": ..., "test": ...}."""
+
+    def parts(self, codec: PixelCodec) -> dict[str, PictureSet]:
+        """Everything as states of a codec; without labels where the model is told nothing of them."""
+        found = self.load()
+        if not self.classes:
+            found = {name: pictures._replace(labels=None) for name, pictures in found.items()}
+        return {name: PictureSet(pictures, codec, self.flip, self.augment) for name, pictures in found.items()}
 
 
 class Digits(ImageData):
     """Scikit-learn's bundled 1,797 handwritten digits, 8x8 pixels of 17 levels (UCI optdigits, test part).
 
     Args:
-        flip: mirror at random.
         holdout: share of each class that is held out.
         seed: of the split.
-        labels: tell the model the classes.
+        shared: what all data sets have; see `ImageData`.
     """
 
     shape = (1, 8, 8)
     levels = 17
     class_names = [str(i) for i in range(10)]
 
-    def __init__(self, flip: bool = False, holdout: float = 0.2, seed: int = 0, labels: bool = True) -> None:
-        self.flip, self.holdout, self.seed, self.labels = flip, _share(holdout), seed, labels
+    def __init__(self, holdout: float = 0.2, seed: int = 0, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.holdout, self.seed = _share(holdout), seed
 
     def load(self) -> dict[str, Pictures]:
         from sklearn.datasets import load_digits
@@ -108,8 +156,9 @@ class _Downloadable(ImageData):
     torchvision: ClassVar[str]
     supply: ClassVar[str]
 
-    def __init__(self, root: str | None, labels: bool) -> None:
-        self.root, self.labels = root, labels
+    def __init__(self, root: str | None = None, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.root = root
 
     @abstractmethod
     def _find(self, folder: Path) -> dict[str, Pictures] | None:
@@ -147,21 +196,20 @@ class MNIST(_Downloadable):
     """Handwritten digits, 28x28 grey (LeCun et al. 1998).
 
     Args:
-        flip: mirror at random.
         pad: black pixels added on each side: 2 gives 32x32.
         root: folder that holds `MNIST/raw`; by default that of DIFFUSIONKIT_DATA, or a cache.
-        labels: tell the model the classes.
+        shared: what all data sets have; see `ImageData`.
     """
 
     title = torchvision = "MNIST"
     supply = "MNIST/raw/train-images-idx3-ubyte.gz and its three companions"
     class_names = [str(i) for i in range(10)]
 
-    def __init__(self, flip: bool = False, pad: int = 0, root: str | None = None, labels: bool = True) -> None:
-        super().__init__(root, labels)
+    def __init__(self, pad: int = 0, **shared: Any) -> None:
+        super().__init__(**shared)
         if pad < 0:
             raise ValueError(f"pad must not be negative, not {pad}")
-        self.flip, self.pad = flip, pad
+        self.pad = pad
         self.shape = (1, 28 + 2 * pad, 28 + 2 * pad)
 
     def _find(self, folder: Path) -> dict[str, Pictures] | None:
@@ -185,9 +233,7 @@ class FashionMNIST(MNIST):
 
     Args:
         flip: mirror at random.
-        pad: black pixels added on each side: 2 gives 32x32.
-        root: folder that holds `FashionMNIST/raw`; by default that of DIFFUSIONKIT_DATA, or a cache.
-        labels: tell the model the classes.
+        shared: `pad` and `root` as of `MNIST`, with `root` holding `FashionMNIST/raw`; what all data sets have, as of `ImageData`.
     """
 
     title = "Fashion-MNIST"
@@ -197,8 +243,8 @@ class FashionMNIST(MNIST):
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     ]  # fmt: skip
 
-    def __init__(self, flip: bool = True, pad: int = 0, root: str | None = None, labels: bool = True) -> None:
-        super().__init__(flip, pad, root, labels)
+    def __init__(self, flip: bool = True, **shared: Any) -> None:
+        super().__init__(flip=flip, **shared)
 
 
 class CIFAR10(_Downloadable):
@@ -209,7 +255,7 @@ class CIFAR10(_Downloadable):
         root: folder that holds an archive `cifar10_jpeg.tar.xz` of class folders, these folders extracted as
             `cifar10/{train,test}/CLASS`, or torchvision's `cifar-10-batches-py`; by default that of DIFFUSIONKIT_DATA,
             or a cache.
-        labels: tell the model the classes.
+        shared: what all data sets have; see `ImageData`.
     """
 
     title = "CIFAR-10"
@@ -218,9 +264,8 @@ class CIFAR10(_Downloadable):
     shape = (3, 32, 32)
     class_names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
-    def __init__(self, flip: bool = True, root: str | None = None, labels: bool = True) -> None:
-        super().__init__(root, labels)
-        self.flip = flip
+    def __init__(self, flip: bool = True, root: str | None = None, **shared: Any) -> None:
+        super().__init__(flip=flip, root=root, **shared)
 
     def _find(self, folder: Path) -> dict[str, Pictures] | None:
         archive, extracted = folder / "cifar10_jpeg.tar.xz", folder / "cifar10"
@@ -255,7 +300,7 @@ class Folder(ImageData):
         holdout: share of each class that is held out.
         channels: 3 for colour, 1 for grey.
         seed: of the split.
-        labels: tell the model the classes.
+        shared: what all data sets have; see `ImageData`.
     """
 
     def __init__(
@@ -267,8 +312,9 @@ class Folder(ImageData):
         holdout: float = 0.1,
         channels: int = 3,
         seed: int = 0,
-        labels: bool = True,
+        **shared: Any,
     ) -> None:
+        super().__init__(flip=flip, **shared)
         height, width = (size, size) if isinstance(size, int) else size
         if min(height, width) < 1:
             raise ValueError(f"size must be at least 1, not {size}")
@@ -276,8 +322,8 @@ class Folder(ImageData):
             raise ValueError(f"resize must be 'crop' or 'stretch', not {resize!r}")
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {channels}")
-        self.path, self.resize, self.flip = Path(path).expanduser(), resize, flip
-        self.holdout, self.seed, self.labels = _share(holdout), seed, labels
+        self.path, self.resize = Path(path).expanduser(), resize
+        self.holdout, self.seed = _share(holdout), seed
         self.shape = (channels, height, width)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,41 @@ class ImageDomain(Domain):
     }
     backbones = {
         "unet": "diffusionkit.image.backbones.unet:UNet",
+        "dit": "diffusionkit.image.backbones.dit:DiT",
         "classifier": "diffusionkit.image.backbones.classifier:Classifier",
+        "autoencoder": "diffusionkit.image.backbones.autoencoder:Autoencoder",
     }
+    objectives = {"reconstruction": "diffusionkit.image.reconstruction:Reconstruction"}
     codec = "diffusionkit.image.codec:PixelCodec"
+    edits = {
+        "inpaint": "diffusionkit.image.editing:inpaint",
+        "edit": "diffusionkit.image.editing:edit",
+        "restore": "diffusionkit.image.editing:restore",
+    }
 
     def sketch(self, data: Any) -> dict[str, Any]:
+        known = {"shape": data.shape} | ({"augment": True} if data.augment else {})
+        if data.autoencoder is not None:
+            from diffusionkit.image.latent import shape_of
+
+            known["shape"] = shape_of(data) or ...
         try:
-            return {"shape": data.shape, "classes": data.classes}
+            return known | {"classes": data.classes}
         except UserError:  # a folder that is not there yet: `prepare` will say so
-            return {"shape": data.shape}
+            return known
+
+    def check(self, sections: Mapping[str, Any]) -> list[tuple[str, str]]:
+        from diffusionkit.image.compatible import misfits
+
+        return misfits(**{name: sections.get(name) for name in ("data", "backbone", "objective", "sampling")})
 
     def prepare(self, data: Any) -> tuple[PixelCodec, dict[str, Dataset]]:
-        from diffusionkit.image.data import PictureSet
+        if data.autoencoder is not None:
+            from diffusionkit.image.latent import prepared
 
-        parts = data.load()
-        codec = PixelCodec(data.shape, data.class_names if data.classes else None, data.levels)
-        if not data.classes:
-            parts = {name: pictures._replace(labels=None) for name, pictures in parts.items()}
-        return codec, {name: PictureSet(pictures, codec, data.flip) for name, pictures in parts.items()}
+            return prepared(data)
+        codec = data.codec
+        return codec, data.parts(codec)
 
     def condition(
         self, codec: PixelCodec, indices: Any, *, class_: str | int | None = None
@@ -90,7 +108,8 @@ class ImageDomain(Domain):
     ) -> dict[str, Any]:
         """Loss, bits per dimension, Fréchet distances, precision, recall, memorisation and class accuracy of a run.
 
-        Each figure has that of real pictures beside it. Leaves `evaluation.png` and the classifier in the run folder.
+        Each figure has that of real pictures beside it. Leaves `evaluation.png` and the classifier in the run folder. Of an
+        autoencoder it is the pictures that come back which are measured: PSNR, SSIM, Fréchet distances and class accuracy.
 
         Args:
             run: a loaded run.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from diffusionkit.core import NoisyClassifier, bound, guided
 from diffusionkit.errors import UserError
-from diffusionkit.image import features, metrics
+from diffusionkit.image import features, metrics, plots, rebuilt
 from diffusionkit.image.data import PictureSet
+from diffusionkit.image.reconstruction import Reconstruction
 
 N = 1000
 LEAST = 8  # pictures of a part, below which no measure says anything
@@ -65,24 +67,32 @@ def evaluate(
             work.judge = features.judge(work.train, work.test, run.folder, work.device, tick.set)
         share = f"{100 * work.judge.accuracy:.1f} %"
         console.print(f"The classifier that lends its features is right on {share} of held-out pictures.")
-        measures: dict[str, Any] = {"loss": _losses(work, stage)}
-        measures["bits_per_dimension"] = _bits(work, stage)
-        samples, classes = _draw(work, stage)
-        measures |= _compare(work, samples, classes, network, stage)
-        measures["nearest_training"], near = _memorised(work, samples, stage)
+        autoencoder = isinstance(run.diffusion.objective, Reconstruction)
+        measures, finish = (rebuilt.measure if autoencoder else _measure)(work, network, stage)
     measures = _plain({**_facts(work), **measures, "classifier": _about(work), "seconds": work.seconds})
-
-    from diffusionkit.image import plots
-
     measures["picture"] = plots.EVALUATION
-    measures["table"] = plots.table(measures)
-    plots.evaluation(run.folder / plots.EVALUATION, measures, samples, near)
+    measures["table"] = finish(run.folder / plots.EVALUATION, measures)
     return measures
+
+
+def _measure(work: Work, network: Any, stage: Stage) -> tuple[dict[str, Any], Callable[..., Any]]:
+    """All measures of what is drawn, and what draws the picture and makes the table of them."""
+    measures: dict[str, Any] = {"loss": _losses(work, stage)}
+    measures["bits_per_dimension"] = _bits(work, stage) if work.chain else {"absent": "states are latents, not pixels"}
+    samples, classes = _draw(work, stage)
+    measures |= _compare(work, samples, classes, network, stage)
+    measures["nearest_training"], near = _memorised(work, samples, stage)
+
+    def finish(path: Path, found: dict[str, Any]) -> list[dict[str, str]]:
+        plots.evaluation(path, found, samples, near)
+        return plots.table(found)
+
+    return measures, finish
 
 
 @dataclass
 class Work:
-    """What all measures share."""
+    """What all measures share; `chain` is None where states have no bits."""
 
     run: Any
     train: PictureSet
@@ -91,7 +101,7 @@ class Work:
     seed: int
     levels: int
     draws: int
-    chain: int
+    chain: int | None
     device: torch.device
     judge: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -138,16 +148,25 @@ def _prepare(run: Any, n: int, seed: int, levels: int, draws: int, chain: int | 
     if not run.diffusion.process.linear:
         name = type(run.diffusion.process).__name__
         raise UserError(f"{run.folder}: the measures of pictures need a Gaussian process, not {name}")
-    codec, parts = run.domain.prepare(run.recipe.build("data"))
-    if codec.arguments() != run.codec.arguments() or codec.levels != run.codec.levels:
-        raise UserError(f"{run.folder}: its data have changed: other sizes or classes than it was trained on")
+    parts = _parts(run)
     for part in ("train", "test"):
         if len(parts.get(part, ())) < LEAST:
             found = len(parts.get(part, ()))
             raise UserError(f"{run.folder}: needs {LEAST} {part} pictures, there are {found}; see data.holdout")
     device = next(run.diffusion.parameters()).device
-    steps = chain or chain_length(run.diffusion.process, 2 / (codec.levels - 1))
+    steps = None
+    if run.codec.pixels:
+        steps = chain or chain_length(run.diffusion.process, 2 / (run.codec.levels - 1))
     return Work(run, parts["train"], parts["test"], n, seed, levels, draws, steps, device)
+
+
+def _parts(run: Any) -> dict[str, PictureSet]:
+    """The data of a run, as states of its codec; latents are computed as they are asked for."""
+    data = run.recipe.build("data")
+    parts, now, then = data.parts(run.codec), data.codec, run.codec
+    if any(getattr(now, name) != getattr(then, name) for name in ("shape", "classes", "levels")):
+        raise UserError(f"{run.folder}: its data have changed: other sizes or classes than it was trained on")
+    return parts
 
 
 def chain_length(process: Any, bin: float) -> int:
@@ -267,17 +286,18 @@ def _compare(work: Work, samples: Tensor, classes: Tensor | None, network: Any, 
     real = work.shown(work.train, work.chosen(work.train, work.n))
     held = work.shown(work.test, torch.arange(len(work.test)))
     with work.clock("features"):
-        looked = {name: work.judge.look(p) for name, p in (("held", held), ("samples", samples), ("train", real))}
+        shown = {"held": held, "samples": samples, "train": real}
+        if not work.run.codec.pixels:  # the best that the codec allows
+            shown["decoded"] = _decoded(work)
+        looked = {name: work.judge.look(p) for name, p in shown.items()}
     seen = {name: value[0] for name, value in looked.items()}
     sizes = {"n": len(samples), "n_train": len(real), "n_held_out": len(held)}
     found: dict[str, Any] = {"frechet_classifier": _frechet(seen) | sizes | {"features": seen["held"].shape[1]}}
     if isinstance(network, str):
         found["fid_inception"] = {"absent": network}
     else:
-        total = len(samples) + len(real) + len(held)
-        with work.clock("fid_inception"), stage("FID with Inception weights", total) as tick:
-            parts = {"held": held, "samples": samples, "train": real}
-            wide = {name: features.inception_features(network, value, tick) for name, value in parts.items()}
+        with work.clock("fid_inception"), stage("FID with Inception weights", sum(map(len, shown.values()))) as tick:
+            wide = {name: features.inception_features(network, value, tick) for name, value in shown.items()}
             found["fid_inception"] = _frechet(wide) | sizes
     count = min(map(len, seen.values()))
     order = torch.Generator().manual_seed(work.seed)
@@ -301,7 +321,15 @@ def _compare(work: Work, samples: Tensor, classes: Tensor | None, network: Any, 
 
 
 def _frechet(seen: dict[str, Tensor]) -> dict[str, float]:
-    return {name: metrics.frechet(seen["held"], seen[name]) for name in ("samples", "train")}
+    return {name: metrics.frechet(seen["held"], other) for name, other in seen.items() if name != "held"}
+
+
+def _decoded(work: Work) -> Tensor:
+    """Training pictures, as many as samples, encoded into latents and decoded: uint8, for the eye."""
+    codec, chosen = work.run.codec, work.chosen(work.train, work.n)
+    with torch.no_grad():
+        parts = [codec.decode(codec.encode(work.train.pictures.images[part])) for part in chosen.split(_CHUNK)]
+    return torch.cat(parts).cpu()
 
 
 @dataclass

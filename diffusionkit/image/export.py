@@ -45,6 +45,14 @@ class GridWriter(PictureWriter):
         super()._finish()
 
 
+class PlainWriter(GridWriter):
+    """One PNG of one picture, in its native size."""
+
+    def _finish(self) -> None:
+        save_grid(torch.cat(self.pictures), self.part, upscale=1, gap=0)
+        Writer._finish(self)
+
+
 class NpzWriter(PictureWriter):
     """NumPy's .npz with the key `images`: uint8 (n, H, W, C), without a time stamp."""
 
@@ -131,8 +139,10 @@ class FolderWriter(PictureWriter):
 WRITERS: dict[str, type[Writer]] = {".png": GridWriter, ".npz": NpzWriter, ".pt": TorchWriter}
 
 
-def open_writer(codec: PixelCodec, path: str | Path, n: int) -> Writer:
+def open_writer(codec: PixelCodec, path: str | Path, n: int, plain: bool = False) -> Writer:
     """The writer that the ending of `path` asks for; a path that ends in '/' is a folder of single pictures.
+
+    With `plain`, a PNG holds one picture in its native size rather than a grid.
 
     Raises:
         UserError: if nothing is written under this ending, or the place is taken.
@@ -145,4 +155,5 @@ def open_writer(codec: PixelCodec, path: str | Path, n: int) -> Writer:
     if target.suffix.lower() not in WRITERS:
         known = f"{', '.join(WRITERS)} and '/' (a folder of single pictures)"
         raise UserError(f"{text}: unknown ending {target.suffix!r}; known are {known}")
-    return WRITERS[target.suffix.lower()](codec, target, n)
+    writer = WRITERS[target.suffix.lower()]
+    return (PlainWriter if plain and writer is GridWriter else writer)(codec, target, n)

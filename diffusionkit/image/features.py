@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import math
 import os
@@ -109,7 +108,7 @@ def judge(
     square = codec.shape[1] == codec.shape[2]
     outputs = len(codec.classes or ()) if task == "classes" else 4 if square else 2
     about = {"version": _VERSION, "task": task, "outputs": str(outputs), "shape": str(list(codec.shape))}
-    about["data"] = _fingerprint(train)
+    about["data"] = train.fingerprint()
     network = SmallClassifier(codec.shape, outputs)
     accuracy = _stored(network, path, about)
     if accuracy is None:
@@ -180,16 +179,6 @@ def _accuracy(network: SmallClassifier, data: PictureSet, task: str, outputs: in
             answers = network(pictures.to(network.last.weight.device)).argmax(1).cpu()
             right += int((answers == labels).sum())
     return right / len(data)
-
-
-def _fingerprint(data: PictureSet) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in data.pictures:
-        if tensor is not None:
-            digest.update(str(list(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().data)
-    digest.update(f"{data.codec.levels} {data.flip}".encode())
-    return digest.hexdigest()
 
 
 def _stored(network: SmallClassifier, path: Path, about: dict[str, str]) -> float | None:

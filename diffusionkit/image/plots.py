@@ -16,33 +16,31 @@ if TYPE_CHECKING:
     from diffusionkit.image.evaluate import Near
 
 EVALUATION = "evaluation.png"
+COLUMNS = ("measure", "model", "beside", "comment")
 _HELD, _TRAIN = "#1f77b4", "#ff7f0e"
 
 
 def table(measures: dict[str, Any]) -> list[dict[str, str]]:
     """Rows to be read: what was measured, the model's figure, the one to set beside it, and a comment."""
-    loss, bits, near = measures["loss"]["objective"], measures["bits_per_dimension"], measures["nearest_training"]
-    held, train, copies = bits["held_out"], bits["train"], near["near_copies"]
-    total = f"{_number(held['total'])} ± {_number(held['standard_error'])}"
+    loss, near = measures["loss"]["objective"], measures["nearest_training"]
+    copies = near["near_copies"]
     verdict = "it copies" if near["copying"] else "no copying"
     rows = [
-        ("loss", _number(loss["held_out"]), f"{_number(loss['train'])} training", "of held-out pictures"),
-        ("bits/dim", total, f"{_number(train['total'])} training",
-         f"single pixels: {_number(bits['independent_pixels'])}"),
-        *((f"  {name}", _number(held[name]), f"{_number(train[name])} training", about) for name, about in _BOUND.items()),
+        ("loss", number(loss["held_out"]), f"{number(loss['train'])} training", "of held-out pictures"),
+        *_bits(measures["bits_per_dimension"]),
         _distance("Fréchet, classifier", measures["frechet_classifier"]),
         _distance("FID, Inception", measures["fid_inception"]),
         _share("precision", measures["precision"], "look real"),
         _share("recall", measures["recall"], "variety"),
-        ("nearest training", _number(near["samples"]), f"{_number(near['held_out'])} held out",
-         f"ratio {_number(near['ratio'])}: {verdict}"),
-        ("near copies", _percent(copies["samples"]), f"{_percent(copies['held_out'])} held out", "of training pictures"),
+        ("nearest training", number(near["samples"]), f"{number(near['held_out'])} held out",
+         f"ratio {number(near['ratio'])}: {verdict}"),
+        ("near copies", percent(copies["samples"]), f"{percent(copies['held_out'])} held out", "of training pictures"),
     ]  # fmt: skip
     accuracy = measures.get("class_accuracy")
     if accuracy:
-        beside = f"{_percent(accuracy['held_out'])} held out"
-        rows.append(("class accuracy", _percent(accuracy["samples"]), beside, f"chance {_percent(accuracy['chance'])}"))
-    return [dict(zip(("measure", "model", "beside", "comment"), row, strict=True)) for row in rows]
+        beside = f"{percent(accuracy['held_out'])} held out"
+        rows.append(("class accuracy", percent(accuracy["samples"]), beside, f"chance {percent(accuracy['chance'])}"))
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
 
 _BOUND = {"L_T": "what is left at the end", "L_t": "the steps between", "L_0": "the last step to data"}
@@ -50,18 +48,30 @@ _BOUND = {"L_T": "what is left at the end", "L_t": "the steps between", "L_0": "
 Row = tuple[str, str, str, str]
 
 
+def _bits(bits: dict[str, Any]) -> list[Row]:
+    if "absent" in bits:
+        return [("bits/dim", "absent", "", bits["absent"])]
+    held, train = bits["held_out"], bits["train"]
+    total = f"{number(held['total'])} ± {number(held['standard_error'])}"
+    pixels = f"single pixels: {number(bits['independent_pixels'])}"
+    rows = [("bits/dim", total, f"{number(train['total'])} training", pixels)]
+    return rows + [(f"  {n}", number(held[n]), f"{number(train[n])} training", about) for n, about in _BOUND.items()]
+
+
 def _distance(name: str, found: dict[str, Any]) -> Row:
     if "absent" in found:
         return name, "absent", "", found["absent"]
     comment = f"{found['n']:,} to {found['n_held_out']:,} held out"
-    return name, _number(found["samples"]), f"{_number(found['train'])} training", comment
+    if "decoded" in found:
+        comment += f"; of pictures through the autoencoder {number(found['decoded'])}"
+    return name, number(found["samples"]), f"{number(found['train'])} training", comment
 
 
 def _share(name: str, found: dict[str, Any], about: str) -> Row:
-    return name, _percent(found["samples"]), f"{_percent(found['train'])} training", f"{about}; {found['n']:,} of each"
+    return name, percent(found["samples"]), f"{percent(found['train'])} training", f"{about}; {found['n']:,} of each"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three digits, no exponent where it can be helped."""
     if value is None:
         return "not finite"
@@ -70,7 +80,8 @@ def _number(value: float | None) -> str:
     return f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e7 else f"{value:.3g}"
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share with one decimal."""
     return f"{100 * value:.1f} %"
 
 
@@ -107,11 +118,16 @@ def _levels(axis: Any, loss: dict[str, Any]) -> None:
 
 
 def _terms(axis: Any, bits: dict[str, Any]) -> None:
+    axis.set_title("Terms $L_t$ of the bound", loc="left")
+    if "absent" in bits:
+        axis.axis("off")
+        axis.text(0.5, 0.5, f"absent: {bits['absent']}", ha="center", transform=axis.transAxes)
+        return
     for part, name, colour, width in _PARTS:
         values = [value or 0.0 for value in bits[part]["L_t_per_interval"]]
         edges = np.linspace(1 / bits["steps"], 1, len(values) + 1)
-        words = " + ".join(_number(bits[part][key]) for key in ("L_T", "L_t", "L_0"))
-        label = f"{name}: {_number(bits[part]['total'])} = {words}"
+        words = " + ".join(number(bits[part][key]) for key in ("L_T", "L_t", "L_0"))
+        label = f"{name}: {number(bits[part]['total'])} = {words}"
         axis.stairs(values, edges, color=colour, linewidth=width, label=label, baseline=None)
     axis.set(xlabel="t", ylabel="bits per dimension in each interval", xlim=(0, 1))
     axis.set_ylim(bottom=0)
@@ -141,7 +157,9 @@ def _neighbours(
     above, below = samples[picked], near.pictures[picked]
     line = torch.full_like(above[:, :, :1], 128)
     _show(axis, torch.cat([above, line, below], 2), min(columns, len(picked)), gap=6)
-    title = f"Each above its nearest training picture, nearest first\nmean distance {_number(found['ratio'])} times held-out"
+    title = (
+        f"Each above its nearest training picture, nearest first\nmean distance {number(found['ratio'])} times held-out"
+    )
     axis.set_title(title, loc="left", fontsize=11)
 
 

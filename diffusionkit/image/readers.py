@@ -10,6 +10,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -153,6 +154,62 @@ def decode(file: Path | IO[bytes], size: tuple[int, int], resize: str = "crop", 
             picture = fit(picture, target, lanczos)
         values = np.array(picture)
     return values[None] if channels == 1 else values.transpose(2, 0, 1)
+
+
+def read_picture(path: str | Path, shape: tuple[int, ...], fit: bool = False, any_channels: bool = False) -> Tensor:
+    """One picture of a given shape as uint8 (C, H, W).
+
+    Args:
+        path: the file.
+        shape: channels, height and width that it must have.
+        fit: cut and resize it, and bring it to the number of channels, rather than refuse it.
+        any_channels: take any number of channels, and bring it to that of the shape.
+
+    Raises:
+        UserError: if it cannot be read, or is of another shape.
+    """
+    channels, size = shape[0], shape[1:]
+    with _opened(path) as picture:
+        found, has = _upright(picture), 1 if picture.mode[0] in "1LIF" else 3
+    if not fit and found != size:
+        by, wanted = ("x".join(map(str, pair)) for pair in (found, size))
+        raise UserError(f"{path}: is of {by} pixels, it must be of {wanted}; --fit cuts and resizes it")
+    if not fit and not any_channels and has != channels:
+        kinds = {1: "grey", 3: "in colour"}
+        raise UserError(f"{path}: is {kinds[has]}, it must be {kinds.get(channels, channels)}; --fit converts it")
+    with _opened(path):
+        return torch.from_numpy(decode(Path(path), (size[0], size[1]), "crop", channels))
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of a picture.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    with _opened(path) as picture:
+        return _upright(picture)
+
+
+def _upright(picture: Any) -> tuple[int, int]:
+    from PIL import ImageOps
+
+    width, height = ImageOps.exif_transpose(picture).size
+    return height, width
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """A picture file, and one sentence for whatever goes wrong with it meanwhile."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: is no picture that can be read ({error})") from error
 
 
 def candidates(root: str | None) -> Iterator[Path]:

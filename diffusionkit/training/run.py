@@ -78,8 +78,8 @@ class Run:
 
     @property
     def generates(self) -> bool:
-        """Whether it can be sampled from; a classifier of noised data cannot."""
-        return self.diffusion.objective.generates
+        """Whether it can be sampled from; a classifier of noised data cannot, nor can an autoencoder."""
+        return not self.diffusion.objective.use
 
     def save(self, folder: str | Path) -> Path:
         """Leaves the recipe, the codec and the weights in a folder, from which `Run.load` reads them.
@@ -146,7 +146,7 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
             held_out=parts.get("test"),
             seed=seed,
             trainer=recipe.build("trainer"),
-            draw=_drawer(recipe, codec, options) if options.pictures and diffusion.objective.generates else None,
+            draw=_drawer(recipe, codec, options) if options.pictures and not diffusion.objective.use else None,
             console=console,
         )
     run = Run(folder, recipe, domain, codec, diffusion, options.steps)
@@ -156,10 +156,7 @@ def fit(recipe: Recipe, out: Path | None = None, resume: bool = False, console: 
         say(console, f"Next: diffusionkit sample {quoted}")
         say(console, f"      diffusionkit evaluate {quoted}")
     else:
-        say(
-            console,
-            f"Next: diffusionkit sample RUN --classifier {quoted} --guidance 2, with RUN a model of the same data",
-        )
+        say(console, f"Next: {diffusion.objective.use.format(run=quoted)}")
     return run
 
 

@@ -18,7 +18,7 @@ import diffusionkit
 import diffusionkit.cli.start
 import diffusionkit.recipe
 from diffusionkit.cli import main
-from diffusionkit.core import DDIM, DDPM, REGISTRY, Diffusion, Gaussian, Sampler, Torus
+from diffusionkit.core import DDIM, DDPM, REGISTRY, Diffusion, Gaussian, NoisyClassifier, Sampler, Torus
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from tests.test_recipe import Fake
@@ -301,7 +301,7 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
 
 
 def test_a_classifier_is_not_sampled_from(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    fake.run.generates = False
+    fake.run.generates, fake.run.diffusion.objective = False, NoisyClassifier()
     with pytest.raises(SystemExit) as stop:
         main(["sample", str(fake.folder)])
     assert stop.value.code == 2 and "--classifier" in capsys.readouterr().err

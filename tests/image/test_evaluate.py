@@ -19,7 +19,7 @@ from diffusionkit.core import DDIM, Categorical, Cosine, Diffusion, Gaussian, Li
 from diffusionkit.errors import UserError
 from diffusionkit.image import features, plots
 from diffusionkit.image.codec import PixelCodec
-from diffusionkit.image.data import Digits, Pictures, PictureSet
+from diffusionkit.image.data import Digits, ImageData, Pictures, PictureSet
 from diffusionkit.image.domain import ImageDomain
 from diffusionkit.image.evaluate import chain_length
 from diffusionkit.image.features import FILE, SmallClassifier, inception, judge
@@ -215,10 +215,10 @@ def test_the_table_fits_a_terminal_of_80_columns(
 # ---- data without classes, mirrored, coloured
 
 
-class Stripes:
+class Stripes(ImageData):
     """Rectangular colour pictures without classes, mirrored at random: stripes, brighter upwards."""
 
-    shape, class_names, classes, levels, flip = (3, 6, 10), None, None, 256, True
+    shape, class_names = (3, 6, 10), None
 
     def load(self) -> dict[str, Pictures]:
         generator = torch.Generator().manual_seed(0)
@@ -228,7 +228,7 @@ class Stripes:
 
 
 def test_pictures_without_classes(tmp_path: Path) -> None:
-    data = Stripes()
+    data = Stripes(flip=True)
     # A model of mirrored training pictures only: copies as well.
     mirrored = PictureSet(data.load()["train"], PixelCodec(data.shape), False).batch(torch.arange(40)).x.flip(3)
     run = make(tmp_path, Posterior(mirrored, torch.zeros(40), Cosine()), data)
@@ -389,6 +389,6 @@ def test_a_diverged_run_is_named(tmp_path: Path) -> None:
 
 
 def test_numbers_on_the_screen() -> None:
-    assert [plots._number(x) for x in (0.0, 1.2e-9, 0.0312, 0.2, 3.14159, 100.0, 1234.5, 3e9, None)] == [
+    assert [plots.number(x) for x in (0.0, 1.2e-9, 0.0312, 0.2, 3.14159, 100.0, 1234.5, 3e9, None)] == [
         "0.000", "0.000", "0.031", "0.200", "3.14", "100", "1,234", "3e+09", "not finite",
     ]  # fmt: skip

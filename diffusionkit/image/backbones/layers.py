@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusionkit.image.augment import FEATURES
 from diffusionkit.image.backbones.norm import group_norm
 from diffusionkit.nn import Attention, TimeEmbedding
 
@@ -79,8 +80,8 @@ class Block(nn.Module):
         self.shortcut = conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, condition: Tensor, size: torch.Size | None = None) -> Tensor:
-        """(B, inputs, H, W) and (B, conditions) -> (B, outputs, H', W'); `size` is where doubling should land."""
+    def forward(self, x: Tensor, condition: Tensor | None = None, size: torch.Size | None = None) -> Tensor:
+        """(B, inputs, H, W) and (B, conditions), if any -> (B, outputs, H', W'); `size` is where doubling should land."""
         h = silu(self.norm1(x))
         if self.resample == "down":
             h, x = halve(h), halve(x)
@@ -90,7 +91,9 @@ class Block(nn.Module):
             return h + cut(F.interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest"), size)
         return h.add_(self.shortcut(x))  # in place: the backward of a convolution does not need its result
 
-    def _condition(self, h: Tensor, condition: Tensor) -> Tensor:
+    def _condition(self, h: Tensor, condition: Tensor | None) -> Tensor:
+        if condition is None:
+            return self.norm2(h)
         if not self.scale_shift:
             return self.norm2(h + condition[..., None, None])
         return self.norm2(h, *condition.chunk(2, 1))
@@ -152,24 +155,41 @@ class Stage(nn.Module):
 
 
 class Conditions(nn.Module):
-    """Time and class as the numbers that each block asks for, all blocks' in one matrix product.
+    """Time, class and augmentation as the numbers that each block asks for, all blocks' in one matrix product.
 
     Args:
         channels: number of sinusoidal features of the time.
         widths: how many numbers each block asks for.
         classes: number of classes; index `classes` stands for none.
+        augment: whether there is a layer for what was done to the pictures (Karras et al. 2022, appendix F.2).
+        width: size of the embedding that all are added up in; by default 4 * channels.
     """
 
-    def __init__(self, channels: int, widths: list[int], classes: int | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        widths: list[int],
+        classes: int | None = None,
+        augment: bool = False,
+        width: int | None = None,
+    ) -> None:
         super().__init__()
+        width = width or 4 * channels
         self.widths, self.classes = widths, classes
-        self.time = TimeEmbedding(channels, 4 * channels)
-        self.label = nn.Embedding(classes + 1, 4 * channels) if classes else None
-        self.project = nn.Linear(4 * channels, sum(widths))
+        self.time = TimeEmbedding(channels, width)
+        self.label = nn.Embedding(classes + 1, width) if classes else None
+        self.augment = nn.Linear(FEATURES, width, bias=False) if augment else None
+        self.project = nn.Linear(width, sum(widths))
 
-    def forward(self, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Times (B,) and classes (B,), or None for no class -> for each block (B, width)."""
-        embedding = self.time(t)
+    def forward(self, t: Tensor, cond: dict[str, Tensor] | None = None) -> tuple[Tensor, ...]:
+        """Times (B,), and "class" (B,) and "augment" (B, 9) of the condition -> for each block (B, width).
+
+        A class that is missing is none; augmentation that is missing is zeros, a picture as it is.
+        """
+        cond, embedding = cond or {}, self.time(t)
         if self.label is not None:
+            label = cond.get("class")
             embedding = embedding + (self.label.weight[self.classes] if label is None else self.label(label))
+        if self.augment is not None and "augment" in cond:
+            embedding = embedding + self.augment(cond["augment"])
         return self.project(F.silu(embedding)).split(self.widths, 1)

@@ -170,6 +170,7 @@ class UNet(nn.Module):
         scale_shift: AdaGN (scale and shift of the normalisation) rather than adding the time to the features.
         resample: "conv" halves and doubles by convolutions, "block" by residual blocks.
         token_dim: width of `cond["tokens"]`, which each attention then also attends to.
+        augment: whether `cond["augment"]` tells what augmentation did to a picture; the data decide.
         outputs: numbers predicted for each one of a picture: 2 where the variance is learned too.
         checkpoint: compute activations anew in the backward pass: less memory, about a third more time.
         channels_last: compute in channels-last layout from 16x16 pixels on, which is faster on GPUs with tensor cores and,
@@ -194,6 +195,7 @@ class UNet(nn.Module):
         scale_shift: bool = True,
         resample: Literal["conv", "block"] = "conv",
         token_dim: int | None = None,
+        augment: bool = False,
         outputs: int = 1,
         checkpoint: bool = False,
         channels_last: bool = True,
@@ -211,16 +213,17 @@ class UNet(nn.Module):
         width = plan.width(0)
         self.norm = group_norm(width)
         self.last = conv(width, outputs * plan.shape[0], zero=True)
-        self.conditions = Conditions(channels, block_conditions(self), classes)
+        self.conditions = Conditions(channels, block_conditions(self), classes, augment)
 
     def forward(self, x: Tensor, t: Tensor, cond: dict[str, Tensor] | None = None) -> Tensor:
         """Pictures (B, C, H, W), times (B,) and conditions -> (B, outputs * C, H, W).
 
         Args:
-            cond: may hold "class" (B,) and "tokens" (B, L, token_dim); what is missing counts as the null condition.
+            cond: may hold "class" (B,), "tokens" (B, L, token_dim) and, of augmented pictures, "augment" (B, 9); what is missing
+                counts as the null condition.
         """
         cond = cond or {}
-        conditions = iter(self.conditions(t, cond.get("class")))
+        conditions = iter(self.conditions(t, cond))
         tokens = cond.get("tokens")
         if self.token_dim is not None and tokens is None:
             tokens = x.new_zeros(len(x), 1, self.token_dim)
