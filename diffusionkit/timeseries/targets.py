@@ -120,15 +120,21 @@ class Target:
         return (summed + frame.base[:, None]).flatten(1, 2)[:, :horizon]
 
 
+def neighbours(seen: Tensor) -> tuple[Tensor, Tensor]:
+    """The places (B, T, D) of the last entry seen up to each one, -1 where there is none, and of the first from it on, else T."""
+    length = seen.shape[1]
+    place = torch.arange(length, device=seen.device)[:, None].expand_as(seen)
+    before = torch.where(seen, place, -1).cummax(1).values
+    return before, torch.where(seen, place, length).flip(1).cummin(1).values.flip(1)
+
+
 def filled(past: Tensor, mean: Tensor) -> Tensor:
     """The past (B, L, D) with each gap closed by the last value before it, or the first after it, or the mean of the series."""
     seen, length = past.isfinite(), past.shape[1]
     if seen.all():
         return past
-    place = torch.arange(length, device=past.device)[:, None].expand_as(past)
-    before = torch.where(seen, place, -1).cummax(1).values
-    after = torch.where(seen, place, length).flip(1).cummin(1).values.flip(1).clamp(max=length - 1)
-    found = past.gather(1, torch.where(before >= 0, before, after))
+    before, after = neighbours(seen)
+    found = past.gather(1, torch.where(before >= 0, before, after.clamp(max=length - 1)))
     return torch.where(found.isfinite(), found, mean)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from diffusionkit.nn import Attention, TimeEmbedding
 from diffusionkit.nn.embedding import sinusoidal
 from diffusionkit.timeseries.backbones.layers import zero
+from diffusionkit.timeseries.targets import neighbours
 
 
 class WindowMasks:
@@ -114,11 +115,10 @@ class CSDINetwork(nn.Module):
 def between(x: Tensor, known: Tensor) -> Tensor:
     """(B, T, D) the line between the known entries before and after each one; the nearest beyond them, 0 where there are none."""
     length = x.shape[1]
-    place = torch.arange(length, device=x.device)[:, None].expand_as(x)
-    before = torch.where(known, place, -1).cummax(1).values
-    after = torch.where(known, place, length).flip(1).cummin(1).values.flip(1)
+    before, after = neighbours(known)
     left, right = x.gather(1, before.clamp(min=0)), x.gather(1, after.clamp(max=length - 1))
     left, right = torch.where(before < 0, right, left), torch.where(after < length, right, left)
+    place = torch.arange(length, device=x.device)[:, None]
     line = torch.lerp(left, right, (place - before) / (after - before).clamp(min=1))
     return torch.where((before < 0) & (after == length), 0.0, line)
 
