@@ -21,6 +21,7 @@ from diffusionkit.cli import main
 from diffusionkit.core import DDIM, DDPM, REGISTRY, Diffusion, Gaussian, NoisyClassifier, Sampler, Torus
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
+from tests.cli.words import call, fails
 from tests.test_recipe import Fake
 
 RECIPE = "domain: fake\ndata: dots\nbackbone: net\nsampling: {sampler: ddim, steps: 7, guidance: 2.0}\n"
@@ -60,23 +61,6 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     stand_in("diffusionkit.training.plot", plot=record("plot", [tmp_path / "loss.png"]))
     stand_in("diffusionkit.training.interpolate", interpolate=record("interpolate", tmp_path / "walk.png"))
     return SimpleNamespace(run=run, calls=calls, folder=tmp_path)
-
-
-def call(line: str) -> None:
-    """Runs a command; that it exits with 0 is as good as that it returns."""
-    try:
-        main(line.split())
-    except SystemExit as end:
-        assert end.code in (0, None)
-
-
-def fails(line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main(line.split())
-    assert caught.value.code == 2
-    out, err = capsys.readouterr()
-    assert not out and "Traceback" not in err
-    return err
 
 
 def test_train_hands_on_the_recipe_with_its_overrides(fake: Any) -> None:

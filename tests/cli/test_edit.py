@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from diffusionkit.cli import app, main
+from diffusionkit.cli import app
 from diffusionkit.domain import domains
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.run import fit
+from tests.cli.words import call, fails
 
 TINY = {
     "backbone.channels": "8",
@@ -41,22 +42,6 @@ def files(tmp_path: Path) -> Path:
     Image.fromarray(hole).save(tmp_path / "m.png")
     Image.fromarray(hole[:4]).save(tmp_path / "low.png")
     return tmp_path
-
-
-def call(line: str) -> None:
-    try:
-        main(line.split())
-    except SystemExit as end:
-        assert end.code in (0, None)
-
-
-def fails(line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main(line.split())
-    assert caught.value.code == 2
-    out, err = capsys.readouterr()
-    assert not out and "Traceback" not in err
-    return err
 
 
 def read(path: Path) -> np.ndarray:
