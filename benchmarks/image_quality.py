@@ -1,0 +1,323 @@
+"""How good pictures of Fashion-MNIST are: `python -m benchmarks.image_quality [latent|guidance|samplers|repaint]`.
+
+See README.md in this folder for what each part measures and what it has to reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a file
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmarks.cells import Cell, Cells, about, say, show
+from diffusionkit.core import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, guided
+from diffusionkit.image import features, metrics
+from diffusionkit.image.data import FashionMNIST
+from diffusionkit.image.grid import save_grid
+from diffusionkit.training.run import Run
+
+SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+CALLS = (5, 10, 20, 50, 100, 200)  # evaluations of the network
+SAMPLERS: dict[str, tuple[Callable[[int], Sampler], int]] = {  # and evaluations a step
+    "ddpm": (DDPM, 1),
+    "ddim": (DDIM, 1),
+    "ddim, eta 1": (lambda steps: DDIM(steps, eta=1.0), 1),
+    "heun": (Heun, 2),
+    "dpmpp, order 2": (DPMSolver, 1),
+    "dpmpp, order 3": (lambda steps: DPMSolver(steps, order=3), 1),
+    "dpmpp, order 2, eta 1": (lambda steps: DPMSolver(steps, eta=1.0), 1),
+    "unipc": (UniPC, 1),
+}
+
+
+class Judge:
+    """Held-out pictures of Fashion-MNIST, and a classifier in whose features the distance to them is measured."""
+
+    def __init__(self, models: Path) -> None:
+        data = FashionMNIST()
+        parts = data.parts(data.codec)
+        self.train, self.test = parts["train"], parts["test"]
+        folder = models / "fashion_judge"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.network = features.judge(self.train, self.test, folder, torch.device("cpu"), lambda *_: None)
+        self.held = self.network.look(data.codec.display(self.test.pictures.images))[0]
+
+    def figures(self, pictures: Tensor, classes: Tensor, seed: int = 0) -> dict[str, float]:
+        """Fréchet distance, precision and recall against the held-out part, and the share of right classes."""
+        seen, answers = self.network.look(pictures)
+        count = min(len(seen), len(self.held))
+        equal = self.held[torch.randperm(len(self.held), generator=torch.Generator().manual_seed(seed))[:count]]
+        precision, recall = metrics.precision_recall(equal, seen[:count], 3)
+        return {
+            "frechet": metrics.frechet(self.held, seen),
+            "precision": precision,
+            "recall": recall,
+            "accuracy": float((answers == classes).double().mean()),
+        }
+
+    def real(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """n pictures of the training part and their classes: what the best of models would draw."""
+        chosen = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))[:n]
+        assert self.train.pictures.labels is not None
+        return self.train.codec.display(self.train.pictures.images[chosen]), self.train.pictures.labels[chosen]
+
+
+def model(name: str, options: argparse.Namespace, **further: str) -> Run:
+    """The run of a recipe, trained by the command unless its folder is there."""
+    folder = Path(options.models) / name
+    if not (folder / "weights.safetensors").exists():
+        words = [word for key, value in further.items() for word in (f"--{key.replace('__', '.')}", value)]
+        command = [sys.executable, "-m", "diffusionkit", "train", f"image/{name}", "--out", str(folder), *words]
+        say(shlex.join(["diffusionkit", *command[3:]]))
+        subprocess.run(command, check=True)
+    return Run.load(folder)
+
+
+def seconds(run: Run) -> float:
+    """How long a training took, by the clock."""
+    return float(pd.read_csv(run.folder / "metrics.csv")["seconds"].dropna().iloc[-1])
+
+
+def drawn(run: Run, n: int, sampler: Sampler, scale: float, seed: int, batch: int = 100) -> tuple[Tensor, Tensor]:
+    """n pictures, classes in turn, and these classes."""
+    classes = torch.arange(n) % 10
+    diffusion = guided(run.diffusion, scale, run.recipe.sampling().clip)
+    torch.manual_seed(seed)
+    states = [sampler(diffusion, run.codec.like(len(part)), {"class": part}) for part in classes.split(batch)]
+    return torch.cat([run.codec.decode(x) for x in states]), classes
+
+
+# ---- latents against pixels ----
+
+
+def latent(cells: Cells, options: argparse.Namespace) -> None:
+    """Models of pixels and of latents, each drawn as its recipe says, beside real pictures."""
+    judge = Judge(Path(options.models))
+    model("fashion_vae", options)
+    runs = {
+        "pixels, U-Net": model("fashion", options, training__steps=str(options.pixel_steps)),
+        "latents, U-Net": model("fashion_ldm", options, autoencoder=f"{options.models}/fashion_vae"),
+    }
+    if options.dit:
+        runs["pixels, DiT"] = model("fashion_dit", options)
+    own = {"autoencoder": seconds(model("fashion_vae", options))}
+    rows = []
+    for seed in options.seeds:
+        for name, run in runs.items():
+            rows.append(_line(cells.get(f"latent/{name}/{seed}", lambda r=run, s=seed: _recipe(judge, r, options.n, s)),
+                              f"{name}, seed {seed}"))  # fmt: skip
+        rows.append(_line(cells.get(f"latent/real/{seed}", lambda s=seed: judge.figures(*judge.real(options.n, s))),
+                          f"real pictures, {seed}"))  # fmt: skip
+        through = cells.get(
+            f"latent/decoded/{seed}", lambda s=seed: _decoded(judge, runs["latents, U-Net"], options.n, s)
+        )
+        rows.append(_line(through, f"real ones through the autoencoder, {seed}"))
+    show(rows)
+    for name, run in runs.items():
+        further = f" and {own['autoencoder']:.0f} for the autoencoder" if name.startswith("latents") else ""
+        say(f"{name}: {seconds(run):.0f} seconds of training{further}")
+
+
+def _recipe(judge: Judge, run: Run, n: int, seed: int) -> Cell:
+    pictures, classes = drawn(run, n, run.sampler(), run.recipe.sampling().guidance, seed)
+    return {**judge.figures(pictures, classes), "n": n, "train_seconds": seconds(run), "steps": run.step}
+
+
+def _decoded(judge: Judge, run: Run, n: int, seed: int) -> Cell:
+    pictures, classes = judge.real(n, seed)
+    with torch.no_grad():
+        back = [run.codec.decode(run.codec.encode(part)) for part in pictures.split(100)]
+    return judge.figures(torch.cat(back), classes)
+
+
+# ---- guidance ----
+
+
+def guidance(cells: Cells, options: argparse.Namespace) -> None:
+    """Class accuracy, Fréchet distance, precision and recall for each scale of classifier-free guidance."""
+    judge, rows = Judge(Path(options.models)), []
+    run = model(options.model, options)
+    for scale in SCALES:
+        cell = cells.get(f"guidance/{options.model}/{scale:g}", lambda s=scale: _guided(judge, run, s, options.n))
+        rows.append((scale, cell))
+    real = cells.get("guidance/real", lambda: judge.figures(*judge.real(options.n)))
+    show([_line(cell, f"scale {scale:g}") for scale, cell in rows] + [_line(real, "real pictures")])
+    best = max(rows, key=lambda row: row[1]["accuracy"])
+    say(f"class accuracy rises up to scale {best[0]:g}: {100 * best[1]['accuracy']:.1f} %")
+    if options.pictures:
+        _guidance_picture([(s, c) for s, c in rows], real, Path(options.pictures) / "guidance.png")
+
+
+def _guided(judge: Judge, run: Run, scale: float, n: int) -> Cell:
+    return {**judge.figures(*drawn(run, n, run.sampler(), scale, 0)), "n": n}
+
+
+def _guidance_picture(rows: list[tuple[float, Cell]], real: Cell, path: Path) -> None:
+    with _figure(path, 2) as axes:
+        scales = [scale for scale, _ in rows]
+        axes[0].plot(scales, [cell["frechet"] for _, cell in rows], "o-")
+        axes[0].axhline(real["frechet"], color="0.5", linestyle=":")
+        axes[0].set(xlabel="guidance", ylabel="Fréchet distance (dotted: real pictures)", ylim=(0, None))
+        for i, name in enumerate(("accuracy", "precision", "recall")):
+            axes[1].plot(scales, [cell[name] for _, cell in rows], "o-", color=f"C{i}", label=name)
+            axes[1].axhline(real[name], color=f"C{i}", linestyle=":")
+        axes[1].set(xlabel="guidance", ylim=(0, 1.02))
+        axes[1].legend(frameon=False)
+
+
+# ---- samplers ----
+
+
+def samplers(cells: Cells, options: argparse.Namespace) -> None:
+    """Fréchet distance of every sampler at equal numbers of evaluations, without guidance."""
+    judge, run = Judge(Path(options.models)), model(options.model, options)
+    found: dict[str, list[float]] = {}
+    for name, (make, cost) in SAMPLERS.items():
+        key = f"samplers/{options.model}/{name}"
+        work = {calls: partial(_sampled, judge, run, make(max(1, calls // cost)), options.n) for calls in CALLS}
+        found[name] = [cells.get(f"{key}/{calls}", work[calls])["frechet"] for calls in CALLS]
+    real = cells.get("samplers/real", lambda: judge.figures(*judge.real(options.n)))["frechet"]
+    show([{"sampler": name} | {str(c): f"{v:.2f}" for c, v in zip(CALLS, values, strict=True)}
+          for name, values in found.items()] + [{"sampler": f"real pictures {real:.2f}"}])  # fmt: skip
+    if options.pictures:
+        with _figure(Path(options.pictures) / "samplers.png", 1) as axes:
+            for name, values in found.items():
+                axes[0].plot(CALLS, values, "o-", label=name)
+            axes[0].axhline(real, color="0.5", linestyle=":", label="real pictures")
+            axes[0].set(xscale="log", yscale="log", xlabel="evaluations of the network", ylabel="Fréchet distance")
+            axes[0].set_xticks(CALLS, [str(c) for c in CALLS])
+            axes[0].legend(frameon=False, fontsize=8)
+
+
+def _sampled(judge: Judge, run: Run, sampler: Sampler, n: int) -> Cell:
+    return {**judge.figures(*drawn(run, n, sampler, 1.0, 0)), "n": n}
+
+
+# ---- gaps ----
+
+
+def repaint(cells: Cells, options: argparse.Namespace) -> None:
+    """The lower halves of held-out pictures filled by plain replacement and by RePaint, without their class being told."""
+    judge, run = Judge(Path(options.models)), model("fashion", options, training__steps=str(options.pixel_steps))
+    steps, rows = options.gap_steps, []
+    ways = {  # steps, resamplings, length of the pieces
+        "replacement": (steps, 1, 1),
+        "replacement, five times the steps": (5 * steps, 1, 1),
+        "RePaint, each piece 5 times": (steps, 5, 5),
+        "RePaint, each piece 10 times": (steps, 10, 5),
+    }
+    for name, way in ways.items():
+        rows.append(_line(cells.get(f"repaint/{name}", partial(_filled, judge, run, options, *way)), name))
+    rows.append(_line(cells.get("repaint/real", lambda: _real_halves(judge, options.gaps)), "the pictures themselves"))
+    show(rows)
+
+
+def _halves(judge: Judge, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    chosen = torch.randperm(len(judge.test), generator=torch.Generator().manual_seed(0))[:n]
+    assert judge.test.pictures.labels is not None
+    given = torch.zeros(28, 28, dtype=torch.bool)
+    given[:14] = True
+    return judge.test.pictures.images[chosen], judge.test.pictures.labels[chosen], given
+
+
+def _filled(judge: Judge, run: Run, options: argparse.Namespace, steps: int, resample: int, jump: int) -> Cell:
+    pictures, labels, mask = _halves(judge, options.gaps)
+    sampler, found = DDIM(steps, eta=1.0), []
+    diffusion = guided(run.diffusion, 0.0, run.recipe.sampling().clip)
+    torch.manual_seed(0)
+    for chunk, part in zip(pictures.split(100), labels.split(100), strict=True):
+        x0 = run.codec.encode(chunk)
+        x = sampler(diffusion, x0.shape, {"class": part}, None, mask.expand_as(x0), x0, resample, jump)
+        found.append(run.codec.decode(x))
+    filled = torch.cat(found)
+    if options.pictures:
+        path = Path(options.pictures) / f"repaint_{steps}_{resample}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_grid(torch.cat([pictures[:12], filled[:12]]), path, columns=12, upscale=2)
+    return _half_figures(judge, filled, pictures, labels)
+
+
+def _real_halves(judge: Judge, n: int) -> Cell:
+    pictures, labels, _ = _halves(judge, n)
+    return _half_figures(judge, pictures, pictures, labels)
+
+
+def _half_figures(judge: Judge, filled: Tensor, pictures: Tensor, labels: Tensor) -> Cell:
+    error = (filled.double() - pictures.double())[:, :, 14:].square().mean().sqrt()
+    seam = (filled[:, :, 14].double() - filled[:, :, 13].double()).abs().mean()
+    return {**judge.figures(filled, labels), "rmse": float(error), "seam": float(seam), "n": len(filled)}
+
+
+# ---- what all share ----
+
+
+def _line(cell: Cell, name: str) -> dict[str, str]:
+    shares = {key: f"{100 * cell[key]:.1f} %" for key in ("precision", "recall", "accuracy")}
+    more = {key: f"{cell[key]:.1f}" for key in ("rmse", "seam") if key in cell}
+    return {"": name, "Fréchet distance": f"{cell['frechet']:.2f}", **shares, **more}
+
+
+@contextmanager
+def _figure(path: Path, count: int) -> Iterator[list[Any]]:
+    """Axes in a row; the picture is written at the end."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * count, 3.4) if count > 1 else (6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    yield list(figure.subplots(1, count, squeeze=False)[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+PARTS: dict[str, Callable[[Cells, argparse.Namespace], None]] = {
+    f.__name__: f for f in (latent, guidance, samplers, repaint)
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the parts and prints their tables; what is finished stays in the JSON file and is not measured again."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.image_quality", description=__doc__)
+    add = parser.add_argument
+    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
+    add("-n", type=int, default=2000, help="samples of each figure")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="latent: of the samples")
+    add("--model", default="fashion_ldm", help="guidance, samplers: recipe and folder of the model")
+    add("--pixel-steps", type=int, default=2200, help="training steps of the model of pixels")
+    add("--dit", action="store_true", help="latent: the transformer as well")
+    add("--gaps", type=int, default=500, help="repaint: pictures to fill")
+    add("--gap-steps", type=int, default=40, help="repaint: steps of the sampler")
+    add("--pictures", metavar="FOLDER", help="draw pictures of the results into it")
+    add("--out", default=str(Path(__file__).parent / "results"), help="folder of the JSON file")
+    add("--models", default="runs/benchmarks", help="folder of the models, each trained unless it is there")
+    add("--threads", type=int, help="of torch; as torch has it by default")
+    add("--fresh", action="store_true", help="measure again what is there already")
+    options = parser.parse_args(arguments)
+    for name in options.parts:
+        if name not in PARTS:
+            parser.error(f"there is no part {name!r}: {', '.join(PARTS)}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    words = sys.argv[1:] if arguments is None else arguments
+    say(", ".join(f"{name} {value}" for name, value in about().items()))
+    for name in options.parts or PARTS:
+        command = shlex.join(["python", "-m", "benchmarks.image_quality", *(words or [name])])
+        say(f"\n{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")
+        PARTS[name](Cells(Path(options.out) / "image_quality.json", command, options.fresh), options)
+
+
+if __name__ == "__main__":
+    main()
