@@ -6,6 +6,7 @@ See README.md in this folder for what each part measures and what it has to reac
 from __future__ import annotations
 
 import argparse
+import copy
 import shlex
 import subprocess
 import sys
@@ -13,16 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 if not __package__:  # run as a file
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from benchmarks.cells import Cell, Cells, about, say, show
+from benchmarks.timing import Work, rounds
 from diffusionkit.core import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, guided
 from diffusionkit.image import features, metrics
 from diffusionkit.image.data import FashionMNIST
@@ -86,11 +88,6 @@ def model(name: str, options: argparse.Namespace, **further: str) -> Run:
     return Run.load(folder)
 
 
-def seconds(run: Run) -> float:
-    """How long a training took, by the clock."""
-    return float(pd.read_csv(run.folder / "metrics.csv")["seconds"].dropna().iloc[-1])
-
-
 def drawn(run: Run, n: int, sampler: Sampler, scale: float, seed: int, batch: int = 100) -> tuple[Tensor, Tensor]:
     """n pictures, classes in turn, and these classes."""
     classes = torch.arange(n) % 10
@@ -105,35 +102,54 @@ def drawn(run: Run, n: int, sampler: Sampler, scale: float, seed: int, batch: in
 
 def latent(cells: Cells, options: argparse.Namespace) -> None:
     """Models of pixels and of latents, each drawn as its recipe says, beside real pictures."""
-    judge = Judge(Path(options.models))
-    model("fashion_vae", options)
+    judge, encoder = Judge(Path(options.models)), model("fashion_vae", options)
     runs = {
         "pixels, U-Net": model("fashion", options, training__steps=str(options.pixel_steps)),
         "latents, U-Net": model("fashion_ldm", options, autoencoder=f"{options.models}/fashion_vae"),
     }
     if options.dit:
         runs["pixels, DiT"] = model("fashion_dit", options)
-    own = {"autoencoder": seconds(model("fashion_vae", options))}
-    rows = []
-    for seed in options.seeds:
-        for name, run in runs.items():
-            rows.append(_line(cells.get(f"latent/{name}/{seed}", lambda r=run, s=seed: _recipe(judge, r, options.n, s)),
-                              f"{name}, seed {seed}"))  # fmt: skip
-        rows.append(_line(cells.get(f"latent/real/{seed}", lambda s=seed: judge.figures(*judge.real(options.n, s))),
-                          f"real pictures, {seed}"))  # fmt: skip
-        through = cells.get(
-            f"latent/decoded/{seed}", lambda s=seed: _decoded(judge, runs["latents, U-Net"], options.n, s)
-        )
-        rows.append(_line(through, f"real ones through the autoencoder, {seed}"))
-    show(rows)
-    for name, run in runs.items():
-        further = f" and {own['autoencoder']:.0f} for the autoencoder" if name.startswith("latents") else ""
-        say(f"{name}: {seconds(run):.0f} seconds of training{further}")
+    works: dict[str, Callable[[int], Cell]] = {
+        name: partial(_recipe, judge, run, options.n) for name, run in runs.items()
+    }
+    works["real pictures"] = lambda seed: judge.figures(*judge.real(options.n, seed))
+    works["real ones through the autoencoder"] = partial(_decoded, judge, runs["latents, U-Net"], options.n)
+    show([
+        _line(cells.get(f"latent/{name}/{seed}", partial(work, seed)), f"{name}, seed {seed}")
+        for name, work in works.items()
+        for seed in options.seeds
+    ])  # fmt: skip
+    cost = cells.get("latent/cost", lambda: _cost({"autoencoder": encoder, **runs}))
+    for name, minutes in cost["minutes"].items():
+        say(f"{name}: {cost['steps'][name]:,} steps are {minutes:.1f} minutes of training on this machine")
+
+
+def _cost(runs: dict[str, Run], repeats: int = 7) -> Cell:
+    """Minutes of each training: its steps by the time of one, taken in turns so that other work hits all of them alike."""
+    times = rounds({name: _step(run) for name, run in runs.items()}, repeats, 2)
+    steps = {name: run.step for name, run in runs.items()}
+    return {"minutes": {name: steps[name] * median(times[name]) / 60 for name in runs}, "steps": steps}
+
+
+def _step(run: Run) -> Work:
+    """A training step of a run: batch, loss, gradients, optimiser."""
+    options: Any = run.recipe.build("training")
+    data = run.recipe.domain.prepare(run.recipe.build("data"))[1]["train"]
+    diffusion = copy.deepcopy(run.diffusion).train()
+    optimiser = torch.optim.AdamW(diffusion.parameters(), 1e-9, fused=True)
+
+    def work() -> None:
+        batch = data.batch(torch.randint(len(data), (options.batch_size,)), torch.Generator().manual_seed(0))
+        optimiser.zero_grad()
+        diffusion.loss(*batch).mean().backward()
+        optimiser.step()
+
+    return work
 
 
 def _recipe(judge: Judge, run: Run, n: int, seed: int) -> Cell:
     pictures, classes = drawn(run, n, run.sampler(), run.recipe.sampling().guidance, seed)
-    return {**judge.figures(pictures, classes), "n": n, "train_seconds": seconds(run), "steps": run.step}
+    return {**judge.figures(pictures, classes), "n": n, "steps": run.step}
 
 
 def _decoded(judge: Judge, run: Run, n: int, seed: int) -> Cell:

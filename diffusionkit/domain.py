@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -70,6 +71,25 @@ class Edit(Protocol):
         ...
 
 
+@dataclass
+class Foreign:
+    """A model of another library, as a domain has read it.
+
+    Attributes:
+        sections: of a recipe.
+        codec: between its users' world and the state.
+        state: its weights, by the names that the network has for them.
+        origin: what the run folder is to keep of where it came from, for JSON; "text" is a sentence of it.
+        notes: what a person should know, a sentence each.
+    """
+
+    sections: dict[str, Any]
+    codec: Codec
+    state: dict[str, torch.Tensor]
+    origin: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
 class Domain(ABC):
     """One domain. `data` and `backbones` give, for each name in a recipe, the class as 'module:Class', imported when used."""
 
@@ -82,6 +102,9 @@ class Domain(ABC):
     edits: ClassVar[Mapping[str, str]] = {}
     """For the commands `inpaint`, `edit` and `restore`, the function behind each as 'module:function'. It takes the codec and the
     files of the command and gives an `Edit`; its keyword-only arguments are options of the command."""
+    exchange: ClassVar[Mapping[str, str]] = {}
+    """For the commands `import` and `export`, functions as 'module:function': `knows(folder) -> bool`, whether a folder looks like
+    one; `read(folder) -> Foreign`; `write(run, origin, folder)`, which fills an empty folder."""
     ending: ClassVar[str] = ".png"
     """The ending of the file that samples go to when none is named."""
     single: ClassVar[bool] = True
@@ -144,6 +167,34 @@ class Domain(ABC):
         device = next(diffusion.parameters()).device
         cond = tree_map(lambda leaf: leaf.to(device), self.condition(codec, indices, **wanted))
         return sampler(diffusion, like=codec.like(len(indices)), cond=cond, watch=watch)
+
+    def stages(self, runs: Any, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The keyword arguments of `condition` for each of several runs, of which each goes on from the samples of the one before.
+
+        Args:
+            runs: loaded ones of this domain, the first first.
+            wanted: what was asked for.
+
+        Raises:
+            UserError: if they do not fit each other; here in any case, since a domain has to say how one goes on.
+        """
+        if len(runs) > 1:
+            raise UserError(
+                f"{runs[1].folder}: runs of the domain {self.name} do not go on from samples of one another"
+            )
+        return [dict(wanted)]
+
+    def onward(self, before: Any, x: State, codec: Any, indices: Any, **wanted: Any) -> Any:
+        """The condition of the samples with these running numbers, which go on from samples of another model.
+
+        Args:
+            before: codec of that model.
+            x: its samples.
+            codec: of the model that goes on.
+            indices: running numbers (B,).
+            wanted: what `stages` gives for it.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def picture(self, codec: Any, x: State, path: Path, columns: int | None = None) -> None:

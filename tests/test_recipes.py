@@ -13,6 +13,8 @@ import torch
 from rich.console import Console
 
 from diffusionkit.core import Diffusion
+from diffusionkit.molecule.data import Memory
+from diffusionkit.molecule.readers import of_list
 from diffusionkit.recipe import Recipe, find, listing
 from diffusionkit.timeseries import frames
 from diffusionkit.timeseries.prepare import prepared
@@ -58,11 +60,18 @@ def recipe(request, tmp_path) -> Recipe:
 def of_images(recipe: Recipe) -> tuple[Diffusion, Any]:
     """Two random pictures: published ones would be downloaded."""
     data = recipe.build("data")
-    known = {"shape": data.shape, "classes": data.classes}
+    known = recipe.domain.sketch(data)
+    if known["shape"] is ...:  # of latents, which only an autoencoder's run tells
+        known["shape"] = data.shape
     process = recipe.build("process")
     network = recipe.build("backbone", **known, outputs=process.outputs)
-    cond = {"class": torch.tensor([0, 1])} if data.classes else None
-    return Diffusion(network, process, recipe.build("objective", **known)), (torch.rand(2, *data.shape) * 2 - 1, cond)
+    cond = {"class": torch.tensor([0, 1])} if data.classes else {}
+    if "low" in known:
+        cond["low"] = torch.rand(2, known["low"], *known["shape"][1:])
+    if "vocabulary" in known:
+        cond["text"] = torch.tensor([[1, 7, 8, 2], [1, 9, 2, 0]])
+    x = torch.rand(2, *known["shape"]) * 2 - 1
+    return Diffusion(network, process, recipe.build("objective", **known)), (x, cond or None)
 
 
 def of_tables(recipe: Recipe) -> tuple[Diffusion, Any]:
@@ -83,7 +92,35 @@ def of_series(recipe: Recipe) -> tuple[Diffusion, Any]:
     return assemble(recipe, codec), parts["train"].batch(torch.tensor([0, 9]))[:2]
 
 
-EXAMPLES = {"image": of_images, "tabular": of_tables, "timeseries": of_series}
+def of_conformers(recipe: Recipe) -> tuple[Diffusion, Any]:
+    """Two molecules with local structures of ETKDGv3; those of the recipe take minutes to match."""
+    from rdkit import Chem
+
+    from diffusionkit.molecule import local_structures
+    from diffusionkit.molecule.conformer_codec import ConformerCodec, graph
+    from diffusionkit.molecule.conformer_data import Conformers
+
+    molecules = [Chem.MolFromSmiles(text) for text in ("CCCCO", "CC(=O)Nc1ccc(O)cc1")]
+    places = [torch.from_numpy(local_structures.embed(mol, [1])).float() for mol in molecules]
+    return assemble(recipe, ConformerCodec()), Conformers([graph(mol) for mol in molecules], places)
+
+
+def of_molecules(recipe: Recipe) -> tuple[Diffusion, Any]:
+    """Five small molecules, whatever the recipe names, of the codec that it asks for."""
+    source = Memory(**{k: v for k, v in vars(recipe.build("data")).items() if k in SHARED})
+    source.molecules = of_list(["CCO", "FC#N", "c1ccco1", "CC(N)=O", "OCC"], source.hydrogens)
+    codec, parts = source.prepared()
+    return assemble(recipe, codec), parts["train"]
+
+
+SHARED = ("hydrogens", "properties", "charge", "types", "scales")
+EXAMPLES = {
+    "conformer": of_conformers,
+    "image": of_images,
+    "molecule": of_molecules,
+    "tabular": of_tables,
+    "timeseries": of_series,
+}
 
 
 @pytest.mark.parametrize("recipe", NAMES, indirect=True)
@@ -98,7 +135,7 @@ def test_recipe_builds_and_trains_one_step(recipe):
 
 @pytest.mark.parametrize("recipe", NAMES, indirect=True)
 def test_the_sampler_of_a_recipe_fits_its_process(recipe):
-    known = {key: value for key, value in {"sizes": [2, 3]}.items() if recipe.domain.name == "tabular"}
+    known = {"tabular": {"sizes": [2, 3]}, "molecule": {"sizes": 3}}.get(recipe.domain.name, {})
     recipe.build("sampling").check(recipe.build("process", **known))
 
 
@@ -112,6 +149,7 @@ def test_every_recipe_is_listed_with_its_line():
     assert {"image/digits", "image/mnist", "image/fashion", "image/cifar", "image/folder"} <= set(NAMES)
     assert {"tabular/randhie", "tabular/csv", "tabular/adult", "tabular/tabddpm", "tabular/tabdiff"} <= set(NAMES)
     assert {f"timeseries/{name}" for name in ("macro", "csv", "many", "timegrad", "recurrent", "csdi")} <= set(NAMES)
+    assert {f"molecule/{name}" for name in ("nci_small", "file", "qm9", "qm9_small", "qm9_flow")} <= set(NAMES)
     assert all(line for _, line in listing())
 
 

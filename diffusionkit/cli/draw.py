@@ -29,23 +29,28 @@ def sample(
     guidance: str | None = None,
     clip: str | None = None,
     classifier: Path | None = None,
+    clip_model: Path | None = None,
+    clip_guidance: float | None = None,
     seed: int = 0,
     batch_size: str | None = None,
     device: str | None = None,
     recipe: str | None = None,
 ) -> None:
-    """Draw samples from a run.
+    """Draw samples from a run, or from several of which each goes on from the samples of the one before.
 
     Further options are arguments of the sampler, such as `--steps 50 --eta 0`, and conditions of the domain, such as
-    `--class 3` for images and `--where "age=30..40; sex=Male"` for tables. What is not given is as the recipe's section
-    `sampling` says.
+    `--class 3` or `--prompt "a red heart"` for images and `--where "age=30..40; sex=Male"` for tables. What is not given is
+    as the recipe's section `sampling` says; of several runs, each as its own recipe says.
+
+    A cascade is a model of small pictures and one or more that enlarge them: `diffusionkit sample runs/fashion_base
+    runs/fashion_sr`. `--noise 10` puts noise of 10 levels of 255 on the small pictures, which hides what the first model got wrong.
 
     The same seed and batch size give the same file; the memory needed does not grow with the number of samples.
 
     Example: `diffusionkit sample runs/digits -n 100 --class 3 --guidance 2 --sampler ddim --steps 50 --out threes.png`
 
     Args:
-        run: The folder of a run.
+        run: The folder of a run; further ones may follow.
         n: How many samples.
         out: Where to; the ending decides the form: for images `.png` a grid, `.npz` or `.pt` an array, `/` a folder of single
             pictures; for tables `.csv`, `.tsv` or `.parquet`. In the run folder if not given.
@@ -53,19 +58,34 @@ def sample(
         guidance: Scale of classifier-free guidance; 1 leaves the conditional model as it is.
         clip: Bound on the estimate of the clean data, or `dynamic`.
         classifier: Run of a noisy classifier whose gradient guides the samples.
+        clip_model: Run of an image-text model (such as of image/emoji_clip) whose gradient guides them towards the prompt.
+        clip_guidance: Scale of that gradient; 50 if not given.
         seed: Seed of the random numbers.
         batch_size: Samples drawn at a time.
         device: Such as cpu or cuda:1; the best there is if not given.
         recipe: Recipe file of the run, needed if it names classes of your own: loading a run alone never runs such code.
     """
     plain, extra = options.split([run, *words])
-    loaded = load(options.one(plain, "run"), device, recipe)
+    if not plain:
+        raise UserError("run is missing")
+    if recipe and len(plain) > 1:
+        raise UserError("--recipe: belongs to a single run, and several are given")
+    if clip_guidance is not None and clip_model is None:
+        raise UserError("--clip-guidance: needs --clip-model, the run of an image-text model")
+    if clip_model is not None and classifier is not None:
+        raise UserError("--clip-model and --classifier: choose one of the two")
+    loaded = [load(folder, device, recipe) for folder in plain]
     shared = {"sampler": sampler, "guidance": guidance, "clip": clip, "batch_size": batch_size}
-    settings = _settings(loaded, {k: v for k, v in shared.items() if v is not None}, extra, sample)
+    shared = {k: v for k, v in shared.items() if v is not None}
+    settings, *later = (_settings(one, shared, extra, sample) for one in loaded)
 
     from diffusionkit.training.sample import sample as draw
 
-    written = draw(loaded, n, out, seed=seed, classifier=classifier, **settings)
+    then = {"then": _stages(loaded[1:], later)} if later else {}
+    steer: dict[str, Any] = {"classifier": classifier}
+    if clip_model is not None:
+        steer = {"classifier": clip_model, "strength": 50.0 if clip_guidance is None else clip_guidance}
+    written = draw(loaded[0], n, out, seed=seed, **then, **steer, **settings)
     print(f"{n} samples in {written}")
 
 
@@ -139,6 +159,14 @@ def load(folder: str, device: str | None, recipe: str | None = None, draws: bool
     if draws and not run.generates:
         raise UserError(f"{folder}: draws nothing by itself; {run.diffusion.objective.use.format(run=folder)}")
     return run
+
+
+def _stages(runs: list[Run], settings: list[dict[str, Any]]) -> list[Any]:
+    """Runs that go on from the samples of others, each with its own settings."""
+    from diffusionkit.training.sample import Stage
+
+    names = ("sampler", "guidance", "clip")
+    return [Stage(run, **{name: own[name] for name in names}) for run, own in zip(runs, settings, strict=True)]
 
 
 def _settings(run: Run, shared: Mapping[str, str], extra: Mapping[str, str], command: Any) -> dict[str, Any]:

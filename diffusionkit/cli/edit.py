@@ -1,4 +1,4 @@
-"""Commands that edit with a run, without training: `inpaint`, `edit` and `restore`."""
+"""Commands that change pictures and the like with a run: `inpaint`, `edit`, `restore` and `upscale`."""
 
 from __future__ import annotations
 
@@ -105,7 +105,35 @@ def restore(run: Folder, picture: Folder, /, *words: Words, drawing: Drawing | N
     _edit("restore", ("run", "picture"), [run, picture, *words], drawing)
 
 
-def _edit(name: str, wanted: Sequence[str], words: list[str], drawing: Drawing | None) -> None:
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Enlarging(Drawing):
+    n: Annotated[int, Parameter(name=("-n", "--number"))] = 1
+
+
+def upscale(run: Folder, picture: Folder, /, *words: Words, drawing: Enlarging | None = None) -> None:
+    """Make a picture of any size larger, with a run that was trained to (`data.smaller` in its recipe).
+
+    The picture is drawn in overlapping tiles that are blended at every step, so that the memory needed hardly grows with it.
+    Further options are arguments of the sampler, such as `--steps 20`, conditions of the domain, such as `--class 3`
+    (without one the model draws without), and
+
+    `--factor 4`: how much larger, that of the run if not given, or a power of it;
+    `--noise 10`: put noise of so many levels of 255 on the picture, for one that is noisy or compressed;
+    `--consistent`: the result, made smaller again, is the picture;
+    `--tile 64`: side of the tiles in pixels, and `--tiles 16`: how many at a time.
+
+    Example: `diffusionkit upscale runs/cifar_sr photo.jpg --factor 4 --consistent --out large.png`
+
+    Args:
+        run: The folder of a run.
+        picture: The picture.
+    """
+    _edit("upscale", ("run", "picture"), [run, picture, *words], drawing or Enlarging(), ancestral=False)
+
+
+def _edit(name: str, wanted: Sequence[str], words: list[str], drawing: Drawing | None, ancestral: bool = True) -> None:
+    """Runs an edit; `ancestral` takes steps with as much noise as the recipe's sampler allows, where none is named."""
     drawing = drawing or Drawing()
     plain, extra = options.split(words)
     if len(plain) != len(wanted):
@@ -123,11 +151,10 @@ def _edit(name: str, wanted: Sequence[str], words: list[str], drawing: Drawing |
     )  # refuses a file before the network is read
     run = load(folder, drawing.device, drawing.recipe)
     given = {key: getattr(drawing, key) for key in ("sampler", "guidance", "clip", "batch_size")}
-    if drawing.sampler is None and "eta" in run.recipe.sampling_keys():
+    if ancestral and drawing.sampler is None and "eta" in run.recipe.sampling_keys():
         extra = {"eta": "1"} | extra  # noise corrects what a gradient or a seam has put off course
-    others = {*options.keywords(run.domain.condition), *options.keywords(make), *(f.name for f in fields(drawing))} - {
-        "n"
-    }
+    own = options.keywords(make)
+    others = {*options.keywords(run.domain.condition), *own, *(f.name for f in fields(drawing))} - {"n"}
     recipe, rest = resettled(run, {k: v for k, v in given.items() if v is not None}, extra, others)
     common = recipe.sampling()
     written = draw(
@@ -140,7 +167,7 @@ def _edit(name: str, wanted: Sequence[str], words: list[str], drawing: Drawing |
         clip=common.clip,
         batch_size=common.batch_size,
         seed=drawing.seed,
-        condition=options.arguments(run.domain.condition, rest),
+        condition=options.arguments(run.domain.condition, {k: v for k, v in rest.items() if k not in own}),
     )
     print(f"{drawing.n} results in {written}")
 

@@ -105,6 +105,10 @@ def info(run: str, /) -> None:
 
 
 def _facts(folder: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    imported = (folder / "origin.json").is_file()
+    if imported:
+        with suppress(ValueError, TypeError, KeyError, OSError):
+            yield "origin", str(json.loads((folder / "origin.json").read_text("utf-8"))["text"])
     for name in ("data", "process", "backbone", "objective", "training", "trainer", "sampling"):
         if sections.get(name):
             yield name, _phrase(sections[name])
@@ -113,7 +117,8 @@ def _facts(folder: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, str
     yield "parameters", f"{count:,}" if count else "no weights yet"
     logged, losses = _progress(folder / "metrics.csv")
     wanted = (sections.get("training") or {}).get("steps")
-    yield "steps", f"{max(saved, logged):,}" + (f" of {wanted:,}" if isinstance(wanted, int) else "")
+    if not imported:
+        yield "steps", f"{max(saved, logged):,}" + (f" of {wanted:,}" if isinstance(wanted, int) else "")
     for name, value in losses.items():
         yield name, f"{value:.4g}"
     yield "files", ", ".join(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir()))

@@ -5,12 +5,14 @@ A weighting is the weight of the squared error in x0; the process translates it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffusionkit.core.guidance import class_log_prob
 from diffusionkit.core.processes import Process
 from diffusionkit.core.processes.base import Weight
 from diffusionkit.core.rows import batch_size
@@ -165,6 +167,10 @@ class NoisyClassifier(Objective):
         t = self.draw(diffusion.process, batch_size(x0, rows), tree_leaves(x0)[0].device)
         x_t, _ = diffusion.process.diffuse(x0, t, rows=rows)
         return F.cross_entropy(diffusion(x_t, t, None, rows), cond[self.label], reduction="none")
+
+    def log_prob(self, diffusion: Any) -> Callable[[Any, Tensor, Any], Tensor]:
+        """log p(class | x_t), whose gradient guides another model; an objective with this method trains what can steer."""
+        return class_log_prob(diffusion, self.label)
 
 
 def snr(schedule: Schedule, t: Tensor) -> Tensor:

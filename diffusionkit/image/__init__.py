@@ -9,6 +9,8 @@ _HOMES = {
     "DiT": "backbones.dit",
     "Classifier": "backbones.classifier",
     "Autoencoder": "backbones.autoencoder",
+    "ImageText": "backbones.clip",
+    "Contrastive": "contrastive",
     "Reconstruction": "reconstruction",
     "LatentCodec": "latent",
     "Digits": "data",
@@ -16,6 +18,8 @@ _HOMES = {
     "FashionMNIST": "data",
     "CIFAR10": "data",
     "Folder": "data",
+    "Emoji": "captions",
+    "CaptionedFolder": "captions",
     "save_grid": "grid",
 }
 __getattr__, __all__ = exports(__name__, _HOMES)

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from diffusionkit.domain import Codec
 from diffusionkit.errors import UserError
+from diffusionkit.image.resize import fitted_channels
+from diffusionkit.image.smaller import Smaller
+from diffusionkit.image.text import TextReader, text_reader
 
 FILE = "codec.json"
 
@@ -23,6 +26,8 @@ class PixelCodec(Codec):
         classes: names of the classes, or None if the pictures have none.
         levels: how many values a pixel may have: 256, or fewer where the data have fewer.
         augment: whether the pictures that a network is trained on are augmented, which it has to be told of.
+        smaller: the smaller pictures that a network is shown, of super-resolution.
+        text: what reads captions and prompts, if the network is told any.
 
     Raises:
         ValueError: for impossible values.
@@ -34,6 +39,8 @@ class PixelCodec(Codec):
         classes: list[str] | None = None,
         levels: int = 256,
         augment: bool = False,
+        smaller: Smaller | None = None,
+        text: TextReader | None = None,
     ) -> None:
         shape = tuple(shape)
         if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
@@ -42,7 +49,8 @@ class PixelCodec(Codec):
             raise ValueError(f"levels must be an integer from 2 to 256, not {levels!r}")
         if classes is not None and not (classes and all(isinstance(name, str) for name in classes)):
             raise ValueError(f"classes must be a list of names, or null, not {classes!r}")
-        self.shape, self.classes, self.levels, self.augment = shape, classes, levels, augment
+        self.shape, self.classes, self.levels, self.augment, self.smaller = shape, classes, levels, augment, smaller
+        self.text = text
 
     pixels = True
     """Whether states are pixels, bounded by -1 and 1 and lying on levels."""
@@ -55,7 +63,30 @@ class PixelCodec(Codec):
 
     def arguments(self) -> dict[str, Any]:
         known = {"shape": self.shape, "classes": len(self.classes) if self.classes else None}
-        return known | ({"augment": True} if self.augment else {})
+        known |= {"augment": True} if self.augment else {}
+        known |= self.text.arguments() if self.text else {}
+        return known | ({"low": fitted_channels(self.small, self.like(1)[2:])} if self.smaller else {})
+
+    @property
+    def small(self) -> tuple[int, int, int]:
+        """The shape of the smaller pictures that a network is shown."""
+        factor = self.smaller.factor if self.smaller else 1
+        return self.shape[0], self.shape[1] // factor, self.shape[2] // factor
+
+    def shown(
+        self, small: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The condition that shows smaller pictures, uint8 (N, C, h, w) with values below `levels`.
+
+        Args:
+            small: `small` is their shape; larger ones belong to larger states.
+            noise: (N,) standard deviation of the noise to put on them, in levels of 255; none if not given.
+            generator: of the noise.
+        """
+        assert self.smaller is not None
+        tall, wide = (self.like(1)[i] * small.shape[i] // self.small[i - 1] for i in (2, 3))
+        noise = torch.zeros(len(small)) if noise is None else noise
+        return self.smaller.show(PixelCodec.encode(self, small), (tall, wide), noise, generator)
 
     def like(self, n: int) -> tuple[int, ...]:
         return (n, *self.shape)
@@ -93,15 +124,25 @@ class PixelCodec(Codec):
     def described(self) -> dict[str, Any]:
         """What the codec's file says."""
         content = {"codec": "pixel", "shape": list(self.shape), "classes": self.classes, "levels": self.levels}
-        return content | ({"augment": True} if self.augment else {})
+        content |= {"augment": True} if self.augment else {}
+        about = self.smaller and {"factor": self.smaller.factor, "noised": self.smaller.noised}
+        content |= {"smaller": about} if about else {}
+        return content | ({"text": self.text.described()} if self.text else {})
+
+    def notes(self) -> list[str]:
+        return self.text.notes() if self.text else []
 
     def save(self, folder: Path) -> None:
+        if self.smaller:
+            self.smaller.save(folder)
         (Path(folder) / FILE).write_text(json.dumps(self.described(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, content: dict[str, Any], folder: Path) -> PixelCodec:
         """The codec that `described` described."""
-        return cls(content["shape"], content["classes"], content["levels"], bool(content.get("augment")))
+        smaller = Smaller.read(content["smaller"], folder, content["shape"]) if "smaller" in content else None
+        text = text_reader(content["text"]) if "text" in content else None
+        return cls(content["shape"], content["classes"], content["levels"], bool(content.get("augment")), smaller, text)
 
     @staticmethod
     def load(folder: Path) -> PixelCodec:

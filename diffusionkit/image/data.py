@@ -21,13 +21,15 @@ from diffusionkit.errors import UserError
 from diffusionkit.image import readers
 from diffusionkit.image.augment import draw, warp
 from diffusionkit.image.codec import PixelCodec
+from diffusionkit.image.smaller import Smaller, shrunk
 
 
 class Pictures(NamedTuple):
-    """Pictures in memory: uint8 (N, C, H, W) and their classes (N,), or None."""
+    """Pictures in memory: uint8 (N, C, H, W), their classes (N,), or None, and the captions of each, or None."""
 
     images: Tensor
     labels: Tensor | None = None
+    captions: list[list[str]] | None = None
 
 
 class PictureSet:
@@ -48,21 +50,41 @@ class PictureSet:
         return len(self.pictures.images)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
-        """The pictures at `indices` as states, with {"class": ...} if they have classes, "augment" if they are augmented."""
-        images, labels = self.pictures.images[indices], self.pictures.labels
-        cond = {} if labels is None else {"class": labels[indices]}
+        """The pictures at `indices` as states, with {"class": ...} if they have classes, "augment" if they are augmented, "low"
+        and "low_noise" if smaller ones are shown, and what the codec's text says of their captions."""
+        images, cond = self.pictures.images[indices], self.told(indices, generator)
         if generator is not None and self.augment:
             done = cond["augment"] = draw(len(images), self.augment, images.shape[2:], generator, self.flip)
-            return Batch(warp(self.codec.encode(images), done), cond)
+            x = warp(self.codec.encode(images), done)
+            return Batch(x, cond | self.shown(self.codec.quantise(x), generator))
         if generator is not None and self.flip:
             chosen = torch.rand(len(images), generator=generator) < 0.5
             images[chosen] = images[chosen].flip(3)
-        return Batch(self.codec.encode(images), cond or None)
+        return Batch(self.codec.encode(images), cond | self.shown(images, generator) or None)
+
+    def told(self, indices: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """What the condition says in classes and in words: of several captions the first, or one that a generator draws."""
+        labels, captions = self.pictures.labels, self.pictures.captions
+        cond = {} if labels is None else {"class": labels[indices]}
+        if captions is None or self.codec.text is None:
+            return cond
+        places = torch.zeros(len(indices)) if generator is None else torch.rand(len(indices), generator=generator)
+        said = [captions[i][int(u * len(captions[i]))] for i, u in zip(indices.tolist(), places.tolist(), strict=True)]
+        return cond | self.codec.text.condition(said)
+
+    def shown(self, images: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """What the condition says of these uint8 pictures where smaller ones are shown: with noise of a level that a generator
+        draws, or without any."""
+        smaller = self.codec.smaller
+        if smaller is None:
+            return {}
+        noise = None if generator is None else torch.rand(len(images), generator=generator) * smaller.noised
+        return self.codec.shown(shrunk(images, smaller.factor, self.codec.levels), noise, generator)
 
     def fingerprint(self) -> str:
         """Tells these pictures, their classes and whether they are mirrored from others."""
         digest = hashlib.blake2b(digest_size=16)
-        for tensor in self.pictures:
+        for tensor in self.pictures[:2]:
             if tensor is not None:
                 digest.update(str(list(tensor.shape)).encode())
                 digest.update(tensor.contiguous().numpy().data)
@@ -78,6 +100,9 @@ class ImageData(ABC):
         labels: tell the model the classes.
         augment: probability of each geometric transformation; see `diffusionkit.image.augment`.
         autoencoder: run of an autoencoder, in whose latents the model then works; see `diffusionkit.image.latent`.
+        reduce: make the pictures smaller by this factor; for the first of several stages, or for less work.
+        smaller: show the model each picture smaller by this factor, of which it learns to make the whole one (super-resolution).
+        noised: with `smaller`, the largest standard deviation of noise on what is shown, in levels of 255; each sample has its own.
     """
 
     shape: tuple[int, int, int]
@@ -86,15 +111,31 @@ class ImageData(ABC):
     augment: float = 0.0
     autoencoder: str | None = None
     levels: int = 256
+    reduce: int = 1
+    smaller: int | None = None
+    noised: float = 0.0
 
     def __init__(
-        self, flip: bool = False, labels: bool = True, augment: float = 0.0, autoencoder: str | None = None
+        self,
+        flip: bool = False,
+        labels: bool = True,
+        augment: float = 0.0,
+        autoencoder: str | None = None,
+        reduce: int = 1,
+        smaller: int | None = None,
+        noised: float = 0.0,
     ) -> None:
         if not 0 <= augment <= 1:
             raise ValueError(f"augment is a probability and must lie in [0, 1], not {augment:g}")
         if augment and autoencoder is not None:
             raise ValueError("augment transforms pixels, but an autoencoder gives latents: choose one of the two")
+        if reduce < 1 or (smaller is not None and smaller < 2):
+            name, value, least = ("reduce", reduce, 1) if reduce < 1 else ("smaller", smaller, 2)
+            raise ValueError(f"{name} is a factor and must be at least {least}, not {value}")
+        if noised < 0 or (noised and smaller is None):
+            raise ValueError(f"noised must not be negative, and above 0 only beside smaller, not {noised:g}")
         self.flip, self.labels, self.augment, self.autoencoder = flip, labels, augment, autoencoder
+        self.reduce, self.smaller, self.noised = reduce, smaller, noised
 
     @property
     @abstractmethod
@@ -110,7 +151,17 @@ class ImageData(ABC):
     def codec(self) -> PixelCodec:
         """What encodes the pictures as pixels."""
         names = self.class_names if self.classes else None
-        return PixelCodec(self.shape, names, self.levels, self.augment > 0)
+        smaller = Smaller(self.smaller, self.noised) if self.smaller else None
+        return PixelCodec(self.trained_shape, names, self.levels, self.augment > 0, smaller)
+
+    @property
+    def trained_shape(self) -> tuple[int, int, int]:
+        """The shape of the pictures that a model is trained on: `shape`, made smaller by `reduce`."""
+        return self.shape[0], self.shape[1] // self.reduce, self.shape[2] // self.reduce
+
+    def text_arguments(self) -> dict[str, Any]:
+        """Arguments of a network that reads captions, as far as they are known before the data are read."""
+        return {}
 
     @abstractmethod
     def load(self) -> dict[str, Pictures]:
@@ -119,6 +170,8 @@ class ImageData(ABC):
     def parts(self, codec: PixelCodec) -> dict[str, PictureSet]:
         """Everything as states of a codec; without labels where the model is told nothing of them."""
         found = self.load()
+        if self.reduce > 1:
+            found = {k: p._replace(images=shrunk(p.images, self.reduce, self.levels)) for k, p in found.items()}
         if not self.classes:
             found = {name: pictures._replace(labels=None) for name, pictures in found.items()}
         return {name: PictureSet(pictures, codec, self.flip, self.augment) for name, pictures in found.items()}
@@ -366,7 +419,14 @@ def split(pictures: Pictures, holdout: float, seed: int = 0) -> dict[str, Pictur
     if not test.any():
         test[random.integers(n)] = True
     parts = {"train": torch.from_numpy(~test), "test": torch.from_numpy(test)}
-    return {name: Pictures(*(None if v is None else v[chosen] for v in pictures)) for name, chosen in parts.items()}
+    return {name: chosen_of(pictures, chosen.nonzero()[:, 0]) for name, chosen in parts.items()}
+
+
+def chosen_of(pictures: Pictures, indices: Tensor) -> Pictures:
+    """The pictures at `indices` with what belongs to them."""
+    captions = pictures.captions and [pictures.captions[i] for i in indices.tolist()]
+    labels = None if pictures.labels is None else pictures.labels[indices]
+    return Pictures(pictures.images[indices], labels, captions)
 
 
 def _share(holdout: float) -> float:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from diffusionkit.core import NoisyClassifier, bound, guided
 from diffusionkit.errors import UserError
-from diffusionkit.image import features, metrics, plots, rebuilt
+from diffusionkit.image import enlarged, features, metrics, plots, rebuilt, retrieval
 from diffusionkit.image.data import PictureSet
 from diffusionkit.image.reconstruction import Reconstruction
+from diffusionkit.image.text import asked
 
 N = 1000
 LEAST = 8  # pictures of a part, below which no measure says anything
@@ -39,6 +40,7 @@ def evaluate(
     draws: int = 20,
     chain: int | None = None,
     inception: str = "auto",
+    judge: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Measures a run on its data set's held-out part; see `ImageDomain.evaluate`, which has the options.
@@ -51,6 +53,7 @@ def evaluate(
         draws: terms of the variational bound drawn for each picture.
         chain: number of steps of the bound's chain; see `chain_length` for the default.
         inception: "auto", "download", "off" or the path of Inception's weights.
+        judge: run of an image-text model that looks for the captions of samples.
         console: where progress is shown.
 
     Returns:
@@ -60,6 +63,7 @@ def evaluate(
         UserError: if the run, the data or an option does not allow it.
     """
     work = _prepare(run, N if n is None else n, seed, levels, draws, chain)
+    work.reader = _reader(work, judge)
     network = features.inception(inception, work.device)  # a wrong path is refused before the long work
     console = console or Console(highlight=False)
     with torch.random.fork_rng(devices=_cuda(work.device)), _bar(console) as stage, work.clock("all"):
@@ -67,12 +71,18 @@ def evaluate(
             work.judge = features.judge(work.train, work.test, run.folder, work.device, tick.set)
         share = f"{100 * work.judge.accuracy:.1f} %"
         console.print(f"The classifier that lends its features is right on {share} of held-out pictures.")
-        autoencoder = isinstance(run.diffusion.objective, Reconstruction)
-        measures, finish = (rebuilt.measure if autoencoder else _measure)(work, network, stage)
+        measures, finish = _rule(run)(work, network, stage)
     measures = _plain({**_facts(work), **measures, "classifier": _about(work), "seconds": work.seconds})
     measures["picture"] = plots.EVALUATION
     measures["table"] = finish(run.folder / plots.EVALUATION, measures)
     return measures
+
+
+def _rule(run: Any) -> Callable[..., Any]:
+    """What measures a run of this kind."""
+    if isinstance(run.diffusion.objective, Reconstruction):
+        return rebuilt.measure
+    return enlarged.measure if run.codec.smaller else _measure
 
 
 def _measure(work: Work, network: Any, stage: Stage) -> tuple[dict[str, Any], Callable[..., Any]]:
@@ -82,6 +92,8 @@ def _measure(work: Work, network: Any, stage: Stage) -> tuple[dict[str, Any], Ca
     samples, classes = _draw(work, stage)
     measures |= _compare(work, samples, classes, network, stage)
     measures["nearest_training"], near = _memorised(work, samples, stage)
+    if work.reader is not None:
+        measures["retrieval"] = retrieval.measure(work.reader, work.run.codec.text, samples, work.test.pictures)
 
     def finish(path: Path, found: dict[str, Any]) -> list[dict[str, str]]:
         plots.evaluation(path, found, samples, near)
@@ -104,6 +116,7 @@ class Work:
     chain: int | None
     device: torch.device
     judge: Any = None
+    reader: Any = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -143,8 +156,9 @@ def _prepare(run: Any, n: int, seed: int, levels: int, draws: int, chain: int | 
     for name, value, least in asked:
         if value is not None and value < least:
             raise UserError(f"{name}: must be at least {least}, not {value}")
-    if isinstance(run.diffusion.objective, NoisyClassifier):
-        raise UserError(f"{run.folder}: is a noisy classifier, which draws nothing; evaluate the run that it guides")
+    if hasattr(run.diffusion.objective, "log_prob"):
+        what = "a noisy classifier" if isinstance(run.diffusion.objective, NoisyClassifier) else "an image-text model"
+        raise UserError(f"{run.folder}: is {what}, which draws nothing; evaluate the run that it guides")
     if not run.diffusion.process.linear:
         name = type(run.diffusion.process).__name__
         raise UserError(f"{run.folder}: the measures of pictures need a Gaussian process, not {name}")
@@ -167,6 +181,15 @@ def _parts(run: Any) -> dict[str, PictureSet]:
     if any(getattr(now, name) != getattr(then, name) for name in ("shape", "classes", "levels")):
         raise UserError(f"{run.folder}: its data have changed: other sizes or classes than it was trained on")
     return parts
+
+
+def _reader(work: Work, folder: Path | None) -> Any:
+    """The run that looks for captions, on the same device; None where nobody asks for one."""
+    if folder is None:
+        return None
+    if work.run.codec.text is None:
+        raise UserError(f"--judge: {work.run.folder} was trained without captions, so there are none to be found")
+    return retrieval.judge(type(work.run).load(folder, work.device), work.run.codec.shape)
 
 
 def chain_length(process: Any, bin: float) -> int:
@@ -261,7 +284,10 @@ def _terms(bounds: list[Any]) -> dict[str, Any]:
 
 
 def _draw(work: Work, stage: Stage) -> tuple[Tensor, Tensor | None]:
-    """n pictures (uint8) drawn as the recipe's section `sampling` says, and the classes asked for, as often as in training."""
+    """n pictures (uint8) drawn as the recipe's section `sampling` says, and the classes asked for, as often as in training.
+
+    Captions that were held out take turns.
+    """
     run, common, sampler = work.run, work.run.recipe.sampling(), work.run.sampler()
     model = guided(run.diffusion, common.guidance, common.clip)
     labels = work.train.pictures.labels
@@ -273,7 +299,9 @@ def _draw(work: Work, stage: Stage) -> tuple[Tensor, Tensor | None]:
     batches = torch.arange(work.n).split(common.batch_size)
     with work.clock("samples"), stage(f"drawing {work.n:,} samples", len(batches) * sampler.steps) as tick:
         for chosen in batches:
-            cond = None if labels is None else {"class": labels[chosen].to(work.device)}
+            cond = {} if labels is None else {"class": labels[chosen]}
+            cond |= asked(run.codec.text, chosen)
+            cond = {name: value.to(work.device) for name, value in cond.items()} or None
             x = sampler(model, like=run.codec.like(len(chosen)), cond=cond, watch=lambda *_: tick(1))
             if not x.isfinite().all():
                 raise UserError(f"{run.folder}: its samples are not finite numbers; the training diverged")

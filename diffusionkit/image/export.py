@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Self
 
 import numpy as np
 import torch
@@ -134,6 +134,42 @@ class FolderWriter(PictureWriter):
 
     def _discard(self) -> None:
         shutil.rmtree(self.part, ignore_errors=True)
+
+
+class Labelled:
+    """A writer that also leaves what was asked for: beside a file NAME.png a text NAME.txt with a line for each picture, in a
+    folder of single pictures a table `captions.tsv`, as the data set `captioned` reads it.
+
+    Args:
+        writer: of the pictures.
+        words: of each picture.
+    """
+
+    def __init__(self, writer: Writer, words: list[str]) -> None:
+        self.writer, self.words = writer, [" ".join(text.split()) for text in words]
+
+    def __enter__(self) -> Self:
+        self.writer.__enter__()
+        return self
+
+    def write(self, x: Any) -> None:
+        self.writer.write(x)
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self.writer.__exit__(kind, error, traceback)
+        if kind is None:
+            self.writer._guard(self._label)
+
+    def _label(self) -> None:
+        path = self.writer.path
+        if not path.is_dir():
+            path.with_suffix(".txt").write_text("".join(f"{text}\n" for text in self.words), "utf-8")
+            return
+        import csv
+
+        with (path / "captions.tsv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, delimiter="\t", lineterminator="\n")
+            table.writerows([("file", "caption"), *((f"{i:06d}.png", text) for i, text in enumerate(self.words))])
 
 
 WRITERS: dict[str, type[Writer]] = {".png": GridWriter, ".npz": NpzWriter, ".pt": TorchWriter}

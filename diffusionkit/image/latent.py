@@ -57,7 +57,7 @@ class LatentCodec(PixelCodec):
         shift: list[float] | None = None,
         scale: list[float] | None = None,
     ) -> None:
-        super().__init__(pixels.shape, pixels.classes, pixels.levels)
+        super().__init__(pixels.shape, pixels.classes, pixels.levels, smaller=pixels.smaller, text=pixels.text)
         self.network, self.built = network, json.loads(json.dumps(arguments))
         channels = network.latent_shape[0]
         self.shift, self.scale = shift or [0.0] * channels, scale or [1.0] * channels
@@ -75,7 +75,10 @@ class LatentCodec(PixelCodec):
 
     def notes(self) -> list[str]:
         size, latent = ("x".join(map(str, shape)) for shape in (self.shape, self.network.latent_shape))
-        return [f"pictures of {size} as latents of {latent}, by an autoencoder that is kept with the run"]
+        return [
+            *super().notes(),
+            f"pictures of {size} as latents of {latent}, by an autoencoder that is kept with the run",
+        ]
 
     def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (N, C, H, W) -> means and standard deviations of the autoencoder's posterior, not yet scaled."""
@@ -154,15 +157,23 @@ class LatentSet(PictureSet):
         if generator is not None:
             mean = torch.addcmul(mean, std, torch.randn(mean.shape, generator=generator))
         assert isinstance(self.codec, LatentCodec)
-        labels = self.pictures.labels
-        return Batch(self.codec.normalise(mean), None if labels is None else {"class": labels[indices]})
+        cond = self.told(indices, generator)
+        if self.codec.smaller:
+            images = self.pictures.images[indices]
+            images[side > 0] = images[side > 0].flip(3)
+            cond |= self.shown(images, generator)
+        return Batch(self.codec.normalise(mean), cond or None)
 
 
 def shape_of(data: ImageData) -> tuple[int, int, int] | None:
     """The shape of the latents of a data set with an autoencoder; None if its run is not there yet, or is none."""
     try:
         with torch.device("meta"):
-            return described(data.autoencoder, "autoencoder", KEY, data.shape).network(KEY, empty=True).latent_shape
+            return (
+                described(data.autoencoder, "autoencoder", KEY, data.trained_shape)
+                .network(KEY, empty=True)
+                .latent_shape
+            )
     except UserError:
         return None
 
@@ -173,7 +184,7 @@ def prepared(data: ImageData) -> tuple[LatentCodec, dict[str, Dataset]]:
     Raises:
         UserError: if the run is no autoencoder of such pictures, before they are read; or its latents are no numbers.
     """
-    saved = described(data.autoencoder, "autoencoder", KEY, data.shape)
+    saved = described(data.autoencoder, "autoencoder", KEY, data.trained_shape)
     network = saved.network(KEY)
     assert isinstance(network, Autoencoder)
     plain = LatentCodec(data.codec, network, saved.arguments)

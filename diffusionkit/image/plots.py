@@ -40,6 +40,10 @@ def table(measures: dict[str, Any]) -> list[dict[str, str]]:
     if accuracy:
         beside = f"{percent(accuracy['held_out'])} held out"
         rows.append(("class accuracy", percent(accuracy["samples"]), beside, f"chance {percent(accuracy['chance'])}"))
+    found = measures.get("retrieval")
+    if found:
+        comment = f"{found['among']} to choose from, chance {percent(found['chance'])}; judge {found['judge']}"
+        rows.append(("caption found", percent(found["samples"]), f"{percent(found['held_out'])} held out", comment))
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
 

@@ -21,6 +21,8 @@ from torch import Tensor
 from diffusionkit.errors import UserError
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+"""Pillow's modes of pictures without colours."""
 MOST_BYTES = 8e9
 
 
@@ -127,10 +129,12 @@ def read_files(
     return pictures, good
 
 
-def decode(file: Path | IO[bytes], size: tuple[int, int], resize: str = "crop", channels: int = 3) -> np.ndarray:
+def decode(file: Path | IO[bytes], size: tuple[int, int] | None, resize: str = "crop", channels: int = 3) -> np.ndarray:
     """One picture as uint8 (C, H, W), upright, transparency laid on white, brought to `size` (height, width).
 
     Args:
+        file: a path, or what has been opened.
+        size: None leaves the picture as large as it is.
         resize: "crop" keeps the proportions and cuts the middle out, "stretch" does not.
 
     Raises:
@@ -143,11 +147,13 @@ def decode(file: Path | IO[bytes], size: tuple[int, int], resize: str = "crop", 
         if getattr(picture, "is_animated", False):
             raise ValueError("an animation")
         picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I;16"):  # of which Pillow would clip the upper levels
+            picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
         picture = picture.convert("RGB" if channels == 3 else "L")
-        target = (size[1], size[0])
+        target = picture.size if size is None else (size[1], size[0])
         if picture.size != target:
             lanczos: Any = Image.Resampling.LANCZOS
             fit: Callable[..., Any] = ImageOps.fit if resize == "crop" else Image.Image.resize
@@ -170,7 +176,7 @@ def read_picture(path: str | Path, shape: tuple[int, ...], fit: bool = False, an
     """
     channels, size = shape[0], shape[1:]
     with _opened(path) as picture:
-        found, has = _upright(picture), 1 if picture.mode[0] in "1LIF" else 3
+        found, has = _upright(picture), 1 if picture.mode in GREY else 3
     if not fit and found != size:
         by, wanted = ("x".join(map(str, pair)) for pair in (found, size))
         raise UserError(f"{path}: is of {by} pixels, it must be of {wanted}; --fit cuts and resizes it")
@@ -179,6 +185,17 @@ def read_picture(path: str | Path, shape: tuple[int, ...], fit: bool = False, an
         raise UserError(f"{path}: is {kinds[has]}, it must be {kinds.get(channels, channels)}; --fit converts it")
     with _opened(path):
         return torch.from_numpy(decode(Path(path), (size[0], size[1]), "crop", channels))
+
+
+def read_whole(path: str | Path) -> Tensor:
+    """One picture of any size and kind as uint8 (C, H, W): one channel if it is grey, three otherwise.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    with _opened(path) as picture:
+        channels = 1 if picture.mode in GREY else 3
+        return torch.from_numpy(decode(Path(path), None, channels=channels).copy())
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:

@@ -34,11 +34,31 @@ def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish
     """
     chosen = work.chosen(work.test, work.n)
     seen, latent = _seen(work, chosen, stage)
-    seen["train"] = work.shown(work.train, work.chosen(work.train, work.n))
-    sizes = {"n": len(chosen), "n_train": len(seen["train"]), "n_held_out": len(chosen)}
-    measures: dict[str, Any] = {"loss": _losses(work, stage), "latents": latent}
+    measures = {"loss": losses(work, stage), "latents": latent, **compared(work, seen, chosen, network, stage)}
+
+    def finish(path: Path, found: dict[str, Any]) -> list[dict[str, str]]:
+        draw(path, seen["held"], seen["reconstructions"])
+        return _table(found)
+
+    return measures, finish
+
+
+def compared(work: Any, seen: dict[str, Tensor], chosen: Tensor, network: Any, stage: Any) -> dict[str, Any]:
+    """How near pictures are to the held-out ones that they were made of: PSNR, SSIM, Fréchet distances and class accuracy.
+
+    Args:
+        work: what is measured.
+        seen: uint8 pictures for the eye: "held", "bicubic" and others of them.
+        chosen: which ones of the held-out part they are.
+        network: Inception, or why it is absent.
+        stage: shows progress.
+    """
+    made = [name for name in seen if name != "held"]
+    measures: dict[str, Any] = {}
     for name, rule in (("psnr", psnr), ("ssim", ssim)):
-        measures[name] = {part: rule(seen[part], seen["held"]) for part in ("reconstructions", "bicubic")}
+        measures[name] = {part: rule(seen[part], seen["held"]) for part in made}
+    seen = seen | {"train": work.shown(work.train, work.chosen(work.train, work.n))}
+    sizes = {"n": len(chosen), "n_train": len(seen["train"]), "n_held_out": len(chosen)}
     with work.clock("features"):
         looked = {name: work.judge.look(pictures) for name, pictures in seen.items()}
     measures["frechet_classifier"] = _frechet({name: found[0] for name, found in looked.items()}) | sizes
@@ -50,14 +70,9 @@ def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish
         measures["fid_inception"] = _frechet(wide) | sizes
     labels = work.test.pictures.labels
     if labels is not None and work.judge.task == "classes":
-        right = {name: looked[name][1] == labels[chosen] for name in ("held", "reconstructions", "bicubic")}
+        right = {name: looked[name][1] == labels[chosen] for name in ("held", *made)}
         measures["class_accuracy"] = {name: float(value.double().mean()) for name, value in right.items()}
-
-    def finish(path: Path, found: dict[str, Any]) -> list[dict[str, str]]:
-        _draw(path, seen)
-        return _table(found)
-
-    return measures, finish
+    return measures
 
 
 def psnr(pictures: Tensor, originals: Tensor) -> float:
@@ -119,7 +134,8 @@ def enlarged(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(small, size=x.shape[2:], mode="bicubic")
 
 
-def _losses(work: Any, stage: Any) -> dict[str, float]:
+def losses(work: Any, stage: Any) -> dict[str, float]:
+    """The objective's mean loss on either part."""
     found = {}
     with work.clock("loss"), stage("loss", 2 * work.m) as tick, torch.no_grad():
         for name, data in work.parts.items():
@@ -136,10 +152,10 @@ def _frechet(seen: dict[str, Tensor]) -> dict[str, float]:
     return {name: metrics.frechet(seen["held"], other) for name, other in seen.items() if name != "held"}
 
 
-def _draw(path: Path, seen: dict[str, Tensor]) -> None:
-    """Pairs of an original and, below it, what comes back."""
-    pairs = torch.cat([seen["held"][:_SHOWN], seen["reconstructions"][:_SHOWN]], 2)
-    side = max(1, 64 // max(seen["held"].shape[2:]))
+def draw(path: Path, *rows: Tensor) -> None:
+    """The first pictures of each of these, those of one number below one another: originals and what becomes of them."""
+    pairs = torch.cat([pictures[:_SHOWN] for pictures in rows], 2)
+    side = max(1, 64 // max(rows[0].shape[2:]))
     features.replace(path, lambda part: save_grid(pairs, part, columns=_COLUMNS, upscale=side, gap=4))
 
 
@@ -147,13 +163,20 @@ def _table(measures: dict[str, Any]) -> list[dict[str, str]]:
     latent, loss = measures["latents"], measures["loss"]
     shape, of = ("x".join(map(str, latent[name])) for name in ("shape", "of"))
     less = torch.Size(latent["of"]).numel() / torch.Size(latent["shape"]).numel()
-    number, percent = plots.number, plots.percent
+    number = plots.number
     rows = [("latents", shape, f"{of} pixels", f"{less:.1f} times fewer numbers, of rms {number(latent['rms'])} "
              f"with noise {number(latent['posterior_rms'])}; {number(latent['nats'])} nats from a standard normal"),
             ("loss", number(loss["held_out"]), f"{number(loss['train'])} training", "of held-out pictures")]  # fmt: skip
-    count = f"{measures['frechet_classifier']['n']:,} held-out pictures; bicubic: made smaller as much and large again"
+    rows += compared_rows(measures, "reconstructions", "bicubic: made smaller as much and large again")
+    return [dict(zip(plots.COLUMNS, row, strict=True)) for row in rows]
+
+
+def compared_rows(measures: dict[str, Any], of: str, about: str) -> list[tuple[str, str, str, str]]:
+    """The rows of a table of what `compared` measures of the pictures `of`, beside bicubic ones."""
+    rows, number, percent = [], plots.number, plots.percent
+    count = f"{measures['frechet_classifier']['n']:,} held-out pictures; {about}"
     for name, unit, comment in (("psnr", " dB", count), ("ssim", "", "1 is equal")):
-        ours, bicubic = (f"{number(measures[name][part])}{unit}" for part in ("reconstructions", "bicubic"))
+        ours, bicubic = (f"{number(measures[name][part])}{unit}" for part in (of, "bicubic"))
         rows.append((name.upper(), ours, f"{bicubic} bicubic", comment))
     for name, title in (("frechet_classifier", "Fréchet, classifier"), ("fid_inception", "FID, Inception")):
         found = measures[name]
@@ -161,14 +184,12 @@ def _table(measures: dict[str, Any]) -> list[dict[str, str]]:
             rows.append((title, "absent", "", found["absent"]))
             continue
         comment = f"bicubic {number(found['bicubic'])}; {found['n']:,} to their originals, or to other real ones"
-        rows.append((title, number(found["reconstructions"]), f"{number(found['train'])} training", comment))
+        rows.append((title, number(found[of]), f"{number(found['train'])} training", comment))
     if "class_accuracy" in measures:
         found = measures["class_accuracy"]
         comment = f"bicubic {percent(found['bicubic'])}"
-        rows.append(
-            ("class accuracy", percent(found["reconstructions"]), f"{percent(found['held'])} held out", comment)
-        )
-    return [dict(zip(plots.COLUMNS, row, strict=True)) for row in rows]
+        rows.append(("class accuracy", percent(found[of]), f"{percent(found['held'])} held out", comment))
+    return rows
 
 
-__all__ = ["enlarged", "measure", "psnr", "ssim"]
+__all__ = ["compared", "compared_rows", "draw", "enlarged", "losses", "measure", "psnr", "ssim"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from diffusionkit.core import Sampler, guided
-from diffusionkit.core.state import tree_map
+from diffusionkit.core.state import tree_leaves, tree_map
 from diffusionkit.domain import Codec, Domain, Edit
 from diffusionkit.errors import UserError
 
@@ -88,11 +88,13 @@ def _condition(run: Run, indices: torch.Tensor, wanted: dict[str, Any] | None, d
     cond = tree_map(lambda leaf: leaf.to(device), cond)
     if cond is None or wanted:
         return cond
-    if not run.diffusion.objective.drop:
+    bare = run.diffusion.null(cond, torch.ones(len(indices), dtype=torch.bool, device=device))
+    pairs = zip(tree_leaves(cond), tree_leaves(bare), strict=False)
+    if not run.diffusion.objective.drop and any(not torch.equal(one, other) for one, other in pairs):
         raise UserError(
             f"{run.folder}: draws under a condition only (it was trained with objective.drop 0): name one, as for `sample`"
         )
-    return run.diffusion.null(cond, torch.ones(len(indices), dtype=torch.bool, device=device))
+    return bare
 
 
 @contextmanager

@@ -55,6 +55,8 @@ def interpolate(
     leaves = tree_leaves(run.diffusion.process.prior(run.codec.like(1), torch.ones(())))
     if not all(leaf.is_floating_point() for leaf in leaves):
         raise UserError("there are no walks between these samples: they hold codes, and nothing lies between two codes")
+    if not run.domain.single:
+        raise UserError("there are no walks between these samples: a picture shows many of them together")
     path = run.folder / "interpolation.png" if out is None else Path(out)
     device = next(run.diffusion.parameters()).device
     torch.manual_seed(seed)

@@ -269,6 +269,11 @@ def _choose(recipe: Recipe, out: Path | None, resume: bool) -> Path:
         if not runs:
             raise UserError(f"{RUNS / stem}: there is no run to resume; train without --resume first")
         return max(runs, key=lambda path: max((path / n).stat().st_mtime for n in _DATED if (path / n).exists()))
+    return free_folder(stem)
+
+
+def free_folder(stem: str) -> Path:
+    """The first free of runs/NAME, runs/NAME-2, ..."""
     free, number = RUNS / stem, 1
     while free.exists() and (not free.is_dir() or any(free.iterdir())):
         number += 1

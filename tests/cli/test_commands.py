@@ -115,7 +115,7 @@ def test_a_recipe_with_own_classes_can_be_named(fake: Any) -> None:
         ("sample RUN --class three", "--class: must be an integer or null, not 'three'"),
         ("sample RUN -n many", 'Invalid value for -n: unable to convert "many" into int'),
         ("sample RUN --device cudo", "--device: cannot use 'cudo'"),
-        ("sample RUN other", "only one run can be given"),
+        ("evaluate RUN other", "only one run can be given"),
         ("sample", "requires an argument"),
         ("evaluate RUN --fold 3", "unknown option --fold; did you mean '--folds'?"),
         ("train RUN/recipe.yaml --trainig.steps 3", "unknown option --trainig.steps; did you mean '--training'?"),

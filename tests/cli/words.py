@@ -7,10 +7,10 @@ import pytest
 from diffusionkit.cli import main
 
 
-def call(line: str) -> None:
-    """Runs a command; that it exits with 0 is as good as that it returns."""
+def call(line: str | list[str]) -> None:
+    """Runs a command, a line or its words; that it exits with 0 is as good as that it returns."""
     try:
-        main(line.split())
+        main(line.split() if isinstance(line, str) else line)
     except SystemExit as end:
         assert end.code in (0, None)
 

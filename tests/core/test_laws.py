@@ -17,6 +17,7 @@ from diffusionkit.core import (
     Heun,
     Linear,
     LinearVariance,
+    Polynomial,
     Product,
     RectifiedFlow,
     Sigmoid,
@@ -27,7 +28,7 @@ from tests.core import exact
 
 N = 10_000
 PREDICTS = ["eps", "x0", "v", "flow", "edm", "eps+variance"]
-SCHEDULES = [Linear(), Cosine(), Sigmoid(), VE(), EDM(), RectifiedFlow()]
+SCHEDULES = [Linear(), Cosine(), Sigmoid(), Polynomial(), VE(), EDM(), RectifiedFlow()]
 SAMPLERS = [
     DDPM(200),
     DDPM(150, variance="large"),

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from diffusionkit.core import EDM, VE, VP, Cosine, Linear, LinearVariance, RectifiedFlow, Sigmoid
+from diffusionkit.core import EDM, VE, VP, Cosine, Linear, LinearVariance, Polynomial, RectifiedFlow, Sigmoid
 
 SCHEDULES = [Linear(), Linear(100), Cosine(), Sigmoid(), VP(), VE(), EDM(), RectifiedFlow(), LinearVariance()]
-SCHEDULES += [Cosine().shifted(2), EDM().shifted(3), RectifiedFlow().shifted(3)]
+SCHEDULES += [Polynomial(), Polynomial(3, 1e-4), Cosine().shifted(2), EDM().shifted(3), RectifiedFlow().shifted(3)]
+SCHEDULES += [Linear(power=2.0)]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
@@ -51,6 +52,14 @@ def test_cosine_table_is_the_published_one(steps):
     assert torch.allclose(alpha**2 + sigma**2, torch.ones_like(alpha))
 
 
+def test_polynomial_is_that_of_molecules_but_for_the_noise_in_its_data():
+    # Hoogeboom et al. 2022: (1 - 2s) (1 - t^2)^2 + s with s = 1e-5.
+    t = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    theirs = (1 - 2e-5) * (1 - t**2) ** 2 + 1e-5
+    assert torch.allclose(Polynomial()(t)[0] ** 2, theirs, atol=1.01e-5)
+    assert Polynomial()(t)[0][-1] ** 2 == pytest.approx(1e-5)
+
+
 def test_linear_table_is_the_published_one():
     product, table = 1.0, []
     for i in range(1000):
@@ -66,6 +75,9 @@ def test_tables_agree_with_diffusers():
     for ours, theirs in [(Linear(), "linear"), (Cosine(), "squaredcos_cap_v2")]:
         table = diffusers.DDPMScheduler(1000, beta_schedule=theirs).alphas_cumprod
         assert torch.allclose(ours.alphas_cumprod.float(), table, atol=1e-6)
+    theirs = diffusers.DDPMScheduler(1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    ours = Linear(beta_min=0.00085, beta_max=0.012, power=2.0)
+    assert torch.allclose(ours.alphas_cumprod.float(), theirs.alphas_cumprod, atol=1e-6)
 
 
 def test_vp_is_the_limit_of_linear_betas():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffusionkit.core import DDIM, Diffusion, Gaussian, Simple
 from diffusionkit.image.backbones.dit import DiT, positions
+from diffusionkit.image.backbones.text import Tokens
 from diffusionkit.nn import Attention
 from diffusionkit.recipe import Recipe
 from diffusionkit.training import train
@@ -74,7 +75,7 @@ def test_blocks_start_as_the_identity() -> None:
     x, t = inputs()
     embedded = network.embed(x).flatten(2).mT + network.places
     for block in network.blocks:
-        assert torch.equal(block(embedded, torch.zeros(4, 6 * 16), conditions()["tokens"], None), embedded)
+        assert torch.equal(block(embedded, torch.zeros(4, 6 * 16), Tokens(conditions()["tokens"])), embedded)
     full = network(x, t, conditions())
     assert full.any() and torch.equal(full, network(x, 1 - t))
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusionkit.image.backbones.layers import Block, UpConv, group_norm, halve
+from diffusionkit.image.backbones.layers import Block, Down, UpConv, group_norm, halve
 from diffusionkit.image.backbones.unet import UNet
+from diffusionkit.nn import TimeEmbedding
 
 SMALL: dict[str, Any] = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (8,), "dropout": 0.0}
 
@@ -176,3 +177,39 @@ def test_copies_are_equal() -> None:
 def test_impossible_values(options: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         UNet(**{"shape": (3, 16, 16), **SMALL, **options})
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 7, 9)])
+def test_asymmetric_halving_looks_beyond_the_right_and_the_lower_edge_only(shape: tuple[int, int, int]) -> None:
+    layer, x = Down(3), torch.randn(2, *shape)
+    known = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (0, 2, 0, 2)), layer.weight, layer.bias, stride=2)
+    assert torch.allclose(layer(x), known[..., : -(-shape[1] // 2), : -(-shape[2] // 2)], atol=1e-6)
+    network = UNet(shape=shape, channels=8, multipliers=(1, 2), blocks=1, attention=(), asymmetric=True)
+    assert network(x, torch.rand(2)).shape == x.shape
+
+
+def test_the_time_is_told_as_steps_from_0_on() -> None:
+    """Step n of T lies at t = (n + 1) / T, and no rounding of t in single precision is left in it."""
+    embedding = TimeEmbedding(8, 16)
+    embedding.count(1000, 1.0)
+    steps = torch.arange(1000)
+    assert torch.equal(embedding._numbers((steps + 1) / 1000), steps.float())
+    assert torch.equal(embedding._numbers(torch.tensor([0.0, 0.9995])), torch.tensor([0.0, 998.5]))
+    frequencies = 10000 ** -(torch.arange(4, dtype=torch.float64) / 3)
+    angles = steps[:, None] * frequencies
+    features = torch.cat([angles.cos(), angles.sin()], 1).float()
+    assert torch.allclose(embedding((steps + 1) / 1000), embedding.layers(features), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"groups": 3}, "groups"),
+        ({"eps": 0.0}, "eps"),
+        ({"time_steps": 1}, "time_steps"),
+        ({"time_shift": -1.0}, "time_shift"),
+    ],
+)
+def test_impossible_ways_to_count_and_to_normalise(options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        UNet(shape=(1, 8, 8), channels=8, multipliers=(1, 2), blocks=1, **options)

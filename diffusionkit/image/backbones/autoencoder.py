@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from diffusionkit.image.backbones.layers import Block, SpatialAttention, UpConv, conv, group_norm, silu
-from diffusionkit.image.backbones.norm import GroupNorm
+from diffusionkit.image.backbones.layers import Block, Down, SpatialAttention, UpConv, conv, group_norm, silu
+from diffusionkit.image.backbones.norm import settle
 
 _LOGVAR = (-30.0, 20.0)  # a standard deviation beyond these is none
 _EPS = 1e-6  # of the normalisations, as in the published weights
@@ -29,6 +28,7 @@ class Autoencoder(nn.Module):
         attention: sizes (height or width of a level, in pixels) at which self-attention follows each block, besides the one
             in the middle.
         dropout: share of features left out in training, in each block.
+        groups: number of groups of all normalisations; by default as many as divide the channels, at most 32, each of at least 4.
         channels_last: compute in channels-last layout.
 
     Raises:
@@ -45,6 +45,7 @@ class Autoencoder(nn.Module):
         latent: int = 3,
         attention: tuple[int, ...] = (),
         dropout: float = 0.0,
+        groups: int | None = None,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
@@ -70,9 +71,7 @@ class Autoencoder(nn.Module):
         self.moments = nn.Sequential(conv(widths[-1], 2 * latent), conv(2 * latent, 2 * latent, 1))
         self.open = nn.Sequential(conv(latent, latent, 1), conv(latent, widths[-1]))
         self.decoder = _decoder(shape[0], widths, blocks, attend, dropout)
-        for module in self.modules():
-            if isinstance(module, GroupNorm):
-                module.eps = _EPS
+        settle(self, groups, _EPS)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (B, C, H, W) in [-1, 1] -> mean and log-variance (B, latent, H / factor, W / factor) of the posterior."""
@@ -107,16 +106,6 @@ class Autoencoder(nn.Module):
         mean, logvar = self.encode(x)
         z = mean if noise is None else torch.addcmul(mean, (logvar / 2).exp(), noise)
         return self.decode(z), mean, logvar
-
-
-class Down(nn.Conv2d):
-    """Half the size by a 3x3 convolution that looks one pixel beyond the right and the lower edge only, as published."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, width, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (0, 1, 0, 1)))
 
 
 class Activate(nn.Module):

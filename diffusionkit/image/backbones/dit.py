@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diffusionkit.image.backbones.layers import Conditions
+from diffusionkit.image.backbones.layers import Conditions, beside
+from diffusionkit.image.backbones.text import TextEncoder, Tokens, read
 from diffusionkit.image.backbones.unet import null
 from diffusionkit.nn import Attention, sinusoidal
 
@@ -37,9 +38,21 @@ class DiT(nn.Module):
         mlp: width of the hidden layer of a block, in units of `width`.
         dropout: share of features left out in training, after each attention and each hidden layer.
         token_dim: width of `cond["tokens"]`, which each block then also attends to.
+        vocabulary: number of ids of `cond["text"]`, if the network reads texts itself; the data decide. Its encoder's tokens, of
+            width `text_width`, are then what is attended to.
+        text_length: the most ids in a text; the data decide.
+        text_width: numbers per token of the text encoder.
+        text_depth: blocks of the text encoder.
+        text_heads: attention heads of the text encoder.
+        pooled_dim: width of `cond["pooled"]`, one vector for a text whose tokens were computed elsewhere; the data decide.
         qk_norm: normalise queries and keys (Esser et al. 2024, Stable Diffusion 3), which keeps long trainings stable.
         augment: whether `cond["augment"]` tells what augmentation did to a picture; the data decide.
+        low: channels of `cond["low"]`, a smaller picture brought to the size of x, and seen beside it; the data decide.
         outputs: numbers predicted for each one of a picture: 2 where the variance is learned too.
+        eps: added to the variance before the hidden layer of a block; elsewhere it is 1e-6.
+        time_steps: length T of a chain of which the network is told the step, 0 to T - 1, in place of 1000 t; so do the networks of
+            other libraries.
+        time_shift: of n frequencies of the time the last is 10000^-((n - 1) / (n - time_shift)).
         checkpoint: compute activations anew in the backward pass: less memory, about a third more time.
 
     Raises:
@@ -58,9 +71,19 @@ class DiT(nn.Module):
         mlp: float = 4.0,
         dropout: float = 0.0,
         token_dim: int | None = None,
+        vocabulary: int | None = None,
+        text_length: int = 32,
+        text_width: int = 128,
+        text_depth: int = 2,
+        text_heads: int = 4,
+        pooled_dim: int | None = None,
         qk_norm: bool = False,
         augment: bool = False,
+        low: int = 0,
         outputs: int = 1,
+        eps: float = 1e-6,
+        time_steps: int | None = None,
+        time_shift: float = 0.0,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -75,12 +98,19 @@ class DiT(nn.Module):
             raise ValueError(f"mlp must be above 0, not {mlp:g}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {dropout:g}")
-        self.classes, self.token_dim, self.patch, self.checkpoint = classes, token_dim, patch, checkpoint
+        self.text = TextEncoder(vocabulary, text_length, text_width, text_depth, text_heads) if vocabulary else None
+        if self.text is not None:
+            token_dim = pooled_dim = text_width
+        self.classes, self.token_dim, self.low, self.patch, self.checkpoint = classes, token_dim, low, patch, checkpoint
         self.grid = self._grid(shape[1:])
         self.register_buffer("places", positions(*self.grid, width), persistent=False)
-        self.embed = nn.Conv2d(shape[0], width, patch, patch)
-        self.conditions = Conditions(_FEATURES, [6 * width] * depth + [2 * width], classes, augment, width)
+        self.embed = nn.Conv2d(shape[0] + low, width, patch, patch)
+        asked = [6 * width] * depth + [2 * width]
+        self.conditions = Conditions(_FEATURES, asked, classes, augment, width, low > 0, pooled_dim)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, mlp, dropout, token_dim, qk_norm) for _ in range(depth))
+        for block in self.blocks:
+            block.norm2.eps = eps
+        self.conditions.time.count(time_steps, time_shift)
         self.norm = _norm(width)
         self.last = nn.Linear(width, patch**2 * outputs * shape[0])
         self._initialise()
@@ -104,24 +134,29 @@ class DiT(nn.Module):
         """Pictures (B, C, H, W), times (B,) and conditions -> (B, outputs * C, H, W).
 
         Args:
-            cond: may hold "class" (B,), "tokens" (B, L, token_dim), "tokens_mask" (B, L), true where there is a token, and, of
-                augmented pictures, "augment" (B, 9); what is missing counts as the null condition.
+            cond: may hold "class" (B,), "text" (B, L) with "text_weights" (B, L), or "tokens" (B, L, token_dim) with "tokens_mask"
+                (B, L), true where there is one, and "pooled" (B, pooled_dim); of augmented pictures, "augment" (B, 9). What is
+                missing counts as the null condition. With `low`, it holds "low"
+                (B, low, H, W) and may hold its noise "low_noise" (B,).
 
         Raises:
             ValueError: if the patch does not divide the sides of the pictures.
         """
         cond, grid = cond or {}, self._grid(x.shape[2:])
-        tokens, mask = self._tokens(cond, x)
+        tokens, pooled = read(self.text, self.token_dim, cond, x)
         places = self.places if grid == self.grid else positions(*grid, self.places.shape[1]).to(self.places)
-        h = self.embed(x).flatten(2).mT + places
-        *conditions, last = self.conditions(t, cond)
+        h = self.embed(beside(x, cond, self.low)).flatten(2).mT + places
+        *conditions, last = self.conditions(t, cond, pooled)
         for block, condition in zip(self.blocks, conditions, strict=True):
-            h = self._run(block, h, condition, tokens, mask)
+            h = self._run(block, h, condition, tokens)
         h = self.last(_modulate(self.norm(h), *last[:, None].chunk(2, 2)))
         return _picture(h, grid, self.patch)
 
     def null(self, cond: dict[str, Tensor] | None, drop: Tensor) -> dict[str, Tensor] | None:
-        """The condition with that of the samples in `drop` (B,) replaced by none: class `classes`, tokens of zeros."""
+        """The condition with that of the samples in `drop` (B,) replaced by none: class `classes`, the empty text, tokens of zeros.
+
+        Where it has an entry "negative", what that says takes the place of no text.
+        """
         return null(cond, drop, self.classes)
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -131,18 +166,7 @@ class DiT(nn.Module):
             raise ValueError(f"patch must divide the sides of the pictures, {height}x{width}, not be {self.patch}")
         return height // self.patch, width // self.patch
 
-    def _tokens(self, cond: dict[str, Tensor], x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Tokens and mask; where there are no tokens, or none of a sample, zeros to attend to."""
-        tokens, mask = cond.get("tokens"), cond.get("tokens_mask")
-        if self.token_dim is None:
-            return None, None
-        if tokens is None:
-            return x.new_zeros(len(x), 1, self.token_dim), None
-        if mask is None:
-            return tokens, None
-        return tokens * mask[..., None], mask | ~mask.any(1, keepdim=True)
-
-    def _run(self, block: nn.Module, *arguments: Tensor | None) -> Tensor:
+    def _run(self, block: nn.Module, *arguments: Tensor | Tokens | None) -> Tensor:
         if self.checkpoint and self.training and torch.is_grad_enabled():
             from torch.utils.checkpoint import checkpoint
 
@@ -178,12 +202,12 @@ class DiTBlock(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, condition: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
-        """(B, L, width), a condition (B, 6 * width), tokens (B, K, token_dim) and their mask (B, K) -> (B, L, width)."""
+    def forward(self, h: Tensor, condition: Tensor, tokens: Tokens | None = None) -> Tensor:
+        """(B, L, width), a condition (B, 6 * width) and tokens of width token_dim -> (B, L, width)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = condition[:, None].chunk(6, 2)
         h = h + gate1 * self.dropout(self.attention(_modulate(self.norm1(h), shift1, scale1)))
-        if self.token_attention is not None:
-            h = h + self.dropout(self.token_attention(self.token_norm(h), tokens, mask))
+        if self.token_attention is not None and tokens is not None:
+            h = h + self.dropout(self.token_attention(self.token_norm(h), *tokens))
         return h + gate2 * self.mlp(_modulate(self.norm2(h), shift2, scale2))
 
 

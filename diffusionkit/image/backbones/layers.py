@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from diffusionkit.image.augment import FEATURES
 from diffusionkit.image.backbones.norm import group_norm
+from diffusionkit.image.backbones.text import Tokens
 from diffusionkit.nn import Attention, TimeEmbedding
 
 # Nearest-neighbour doubling and a convolution by 3 taps (w0, w1, w2) are together a transposed convolution by 4.
@@ -23,6 +24,20 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, zero: bool
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class Down(nn.Conv2d):
+    """Half the size, rounded up, by a 3x3 convolution that looks beyond the right and the lower edge only, as published.
+
+    At sides that are even it looks one pixel beyond; the other edges need no padding there.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        return super().forward(F.pad(x, (0, 1 + width % 2, 0, 1 + height % 2)))
 
 
 def silu(x: Tensor) -> Tensor:
@@ -118,12 +133,12 @@ class SpatialAttention(nn.Module):
         self.token_norm = group_norm(channels) if token_dim else None
         self.token_attention = Attention(channels, heads, context=token_dim, zero=True) if token_dim else None
 
-    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), and tokens (B, L, token_dim) if the layer was built for them -> (B, C, H, W)."""
+    def forward(self, x: Tensor, tokens: Tokens | None = None) -> Tensor:
+        """(B, C, H, W), and tokens of width token_dim if the layer was built for them -> (B, C, H, W)."""
         x = x + _picture(self.attention(_sequence(self.norm(x))), x)
-        if self.token_attention is None:
+        if self.token_attention is None or tokens is None:
             return x
-        return x + _picture(self.token_attention(_sequence(self.token_norm(x)), tokens), x)
+        return x + _picture(self.token_attention(_sequence(self.token_norm(x)), *tokens), x)
 
 
 def _sequence(x: Tensor) -> Tensor:
@@ -142,20 +157,35 @@ class Stage(nn.Module):
         super().__init__()
         self.block, self.attention, self.checkpoint = block, attention, checkpoint
 
-    def forward(self, x: Tensor, condition: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, tokens: Tokens | None = None) -> Tensor:
         if self.checkpoint and self.training and torch.is_grad_enabled():
             from torch.utils.checkpoint import checkpoint
 
             return checkpoint(self._forward, x, condition, tokens, use_reentrant=False)
         return self._forward(x, condition, tokens)
 
-    def _forward(self, x: Tensor, condition: Tensor, tokens: Tensor | None) -> Tensor:
+    def _forward(self, x: Tensor, condition: Tensor, tokens: Tokens | None) -> Tensor:
         x = self.block(x, condition)
         return x if self.attention is None else self.attention(x, tokens)
 
 
+def beside(x: Tensor, cond: dict[str, Tensor], channels: int) -> Tensor:
+    """x (B, C, H, W) with the `channels` of `cond["low"]` after its own, where a network has any.
+
+    Raises:
+        ValueError: if they are missing, or of another shape.
+    """
+    if not channels:
+        return x
+    wanted, low = (len(x), channels, *x.shape[2:]), cond.get("low")
+    if low is None or low.shape != wanted:
+        found = "is missing" if low is None else f"is {tuple(low.shape)}"
+        raise ValueError(f'cond["low"] {found}; this network needs a smaller picture as {wanted}')
+    return torch.cat([x, low.to(x)], 1)
+
+
 class Conditions(nn.Module):
-    """Time, class and augmentation as the numbers that each block asks for, all blocks' in one matrix product.
+    """Time, class, augmentation and noise of a smaller picture as the numbers that each block asks for, in one matrix product.
 
     Args:
         channels: number of sinusoidal features of the time.
@@ -163,6 +193,8 @@ class Conditions(nn.Module):
         classes: number of classes; index `classes` stands for none.
         augment: whether there is a layer for what was done to the pictures (Karras et al. 2022, appendix F.2).
         width: size of the embedding that all are added up in; by default 4 * channels.
+        low: whether there are layers for the noise in a smaller picture that is shown (Ho et al. 2021, cascades).
+        pooled: numbers that stand for a whole text, if one is read.
     """
 
     def __init__(
@@ -172,6 +204,8 @@ class Conditions(nn.Module):
         classes: int | None = None,
         augment: bool = False,
         width: int | None = None,
+        low: bool = False,
+        pooled: int | None = None,
     ) -> None:
         super().__init__()
         width = width or 4 * channels
@@ -179,12 +213,17 @@ class Conditions(nn.Module):
         self.time = TimeEmbedding(channels, width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.augment = nn.Linear(FEATURES, width, bias=False) if augment else None
+        self.low = TimeEmbedding(channels, width) if low else None
+        self.pooled = nn.Linear(pooled, width) if pooled else None
         self.project = nn.Linear(width, sum(widths))
 
-    def forward(self, t: Tensor, cond: dict[str, Tensor] | None = None) -> tuple[Tensor, ...]:
-        """Times (B,), and "class" (B,) and "augment" (B, 9) of the condition -> for each block (B, width).
+    def forward(
+        self, t: Tensor, cond: dict[str, Tensor] | None = None, pooled: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Times (B,), and "class" (B,), "augment" (B, 9) and "low_noise" (B,) of the condition, one vector for a text -> for each
+        block (B, width).
 
-        A class that is missing is none; augmentation that is missing is zeros, a picture as it is.
+        A class that is missing is none; augmentation that is missing is zeros, a picture as it is, and so is noise.
         """
         cond, embedding = cond or {}, self.time(t)
         if self.label is not None:
@@ -192,4 +231,8 @@ class Conditions(nn.Module):
             embedding = embedding + (self.label.weight[self.classes] if label is None else self.label(label))
         if self.augment is not None and "augment" in cond:
             embedding = embedding + self.augment(cond["augment"])
+        if self.low is not None:
+            embedding = embedding + self.low(cond["low_noise"] if "low_noise" in cond else torch.zeros_like(t))
+        if self.pooled is not None and pooled is not None:
+            embedding = embedding + self.pooled(pooled)
         return self.project(F.silu(embedding)).split(self.widths, 1)

@@ -80,6 +80,21 @@ def _wide(x: Tensor) -> Tensor:
     return x[..., None, None]
 
 
+def settle(network: nn.Module, groups: int | None = None, eps: float = 1e-5) -> None:
+    """Gives all group normalisations of a network this number of groups, where there is one, and this epsilon.
+
+    Raises:
+        ValueError: if a width cannot be divided into so many groups.
+    """
+    if not eps > 0:
+        raise ValueError(f"eps must be above 0, not {eps:g}")
+    for norm in network.modules():
+        if isinstance(norm, GroupNorm):
+            if groups is not None and (groups < 1 or norm.num_channels % groups):
+                raise ValueError(f"groups must divide {norm.num_channels} channels, which {groups} does not")
+            norm.num_groups, norm.eps = groups or norm.num_groups, eps
+
+
 def group_norm(channels: int, most: int = 32, least: int = 4) -> GroupNorm:
     """GroupNorm with as many groups as divide the channels: at most `most`, each of at least `least` channels.
 

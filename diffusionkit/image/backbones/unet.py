@@ -12,13 +12,17 @@ from torch import Tensor, nn
 from diffusionkit.image.backbones.layers import (
     Block,
     Conditions,
+    Down,
     SpatialAttention,
     Stage,
     UpConv,
+    beside,
     conv,
     group_norm,
     silu,
 )
+from diffusionkit.image.backbones.norm import settle
+from diffusionkit.image.backbones.text import TextEncoder, Tokens, read, without
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Plan:
     token_dim: int | None = None
     checkpoint: bool = False
     channels_last: bool = True
+    low: int = 0
+    asymmetric: bool = False
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -73,6 +79,12 @@ class Plan:
     def block(self, inputs: int, level: int, resample: Literal["down", "up"] | None = None) -> Block:
         return Block(inputs, self.width(level), self.dropout, self.scale_shift, resample)
 
+    def halving(self, level: int) -> nn.Module:
+        """What takes a level to half its size."""
+        if self.resample == "block":
+            return self.block(self.width(level), level, "down")
+        return Down(self.width(level)) if self.asymmetric else conv(self.width(level), self.width(level), stride=2)
+
     def stage(self, inputs: int, level: int, attend: bool | None = None) -> Stage:
         """A residual block, with attention after it if `attend`, or by default where the level's size asks for it."""
         if attend is None:
@@ -93,7 +105,7 @@ class Encoder(nn.Module):
         super().__init__()
         # Smaller pictures lie in the caches in any layout, and PyTorch has less to do before and after in the usual one.
         self.channels_last = plan.channels_last and plan.shape[1] * plan.shape[2] >= 16**2
-        self.first = conv(plan.shape[0], plan.channels)
+        self.first = conv(plan.shape[0] + plan.low, plan.channels)
         self.steps = nn.ModuleList()
         self.widths = [plan.channels]
         for level in range(plan.levels):
@@ -101,14 +113,13 @@ class Encoder(nn.Module):
             for _ in range(plan.blocks):
                 self._append(plan.stage(self.widths[-1], level), width)
             if level + 1 < plan.levels:
-                block = plan.resample == "block"
-                self._append(plan.block(width, level, "down") if block else conv(width, width, stride=2), width)
+                self._append(plan.halving(level), width)
 
     def _append(self, step: nn.Module, width: int) -> None:
         self.steps.append(step)
         self.widths.append(width)
 
-    def forward(self, x: Tensor, conditions: Iterator[Tensor], tokens: Tensor | None = None) -> list[Tensor]:
+    def forward(self, x: Tensor, conditions: Iterator[Tensor], tokens: Tokens | None = None) -> list[Tensor]:
         """Every intermediate result, the last one last."""
         h = self.first(x)
         # Here rather than on x: pictures of a single channel are in both layouts at once.
@@ -138,7 +149,7 @@ class Decoder(nn.Module):
                 block = plan.resample == "block"
                 self.steps.append(plan.block(width, level, "up") if block else UpConv(width, width))
 
-    def forward(self, h: Tensor, results: list[Tensor], conditions: Iterator[Tensor], tokens: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, results: list[Tensor], conditions: Iterator[Tensor], tokens: Tokens | None) -> Tensor:
         """h and the encoder's results (which are used up) -> (B, C, H, W) at full size."""
         for step in self.steps:
             if isinstance(step, Stage):
@@ -170,8 +181,22 @@ class UNet(nn.Module):
         scale_shift: AdaGN (scale and shift of the normalisation) rather than adding the time to the features.
         resample: "conv" halves and doubles by convolutions, "block" by residual blocks.
         token_dim: width of `cond["tokens"]`, which each attention then also attends to.
+        vocabulary: number of ids of `cond["text"]`, if the network reads texts itself; the data decide. Its encoder's tokens, of
+            width `text_width`, are then what is attended to.
+        text_length: the most ids in a text; the data decide.
+        text_width: numbers per token of the text encoder.
+        text_depth: blocks of the text encoder.
+        text_heads: attention heads of the text encoder.
+        pooled_dim: width of `cond["pooled"]`, one vector for a text whose tokens were computed elsewhere; the data decide.
         augment: whether `cond["augment"]` tells what augmentation did to a picture; the data decide.
+        low: channels of `cond["low"]`, a smaller picture brought to the size of x, and seen beside it; the data decide.
         outputs: numbers predicted for each one of a picture: 2 where the variance is learned too.
+        groups: number of groups of all normalisations; by default as many as divide the channels, at most 32, each of at least 4.
+        eps: added to the variance in all normalisations.
+        asymmetric: the convolutions that halve look beyond the right and the lower edge only, as in Ho et al.'s code.
+        time_steps: length T of a chain of which the network is told the step, 0 to T - 1, in place of 1000 t; so do the networks of
+            other libraries.
+        time_shift: of n frequencies of the time the last is 10000^-((n - 1) / (n - time_shift)); 1 in Ho et al.'s code.
         checkpoint: compute activations anew in the backward pass: less memory, about a third more time.
         channels_last: compute in channels-last layout from 16x16 pixels on, which is faster on GPUs with tensor cores and,
             the larger the batch, on CPUs.
@@ -195,39 +220,56 @@ class UNet(nn.Module):
         scale_shift: bool = True,
         resample: Literal["conv", "block"] = "conv",
         token_dim: int | None = None,
+        vocabulary: int | None = None,
+        text_length: int = 32,
+        text_width: int = 128,
+        text_depth: int = 2,
+        text_heads: int = 4,
+        pooled_dim: int | None = None,
         augment: bool = False,
+        low: int = 0,
         outputs: int = 1,
+        groups: int | None = None,
+        eps: float = 1e-5,
+        asymmetric: bool = False,
+        time_steps: int | None = None,
+        time_shift: float = 0.0,
         checkpoint: bool = False,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
+        self.text = TextEncoder(vocabulary, text_length, text_width, text_depth, text_heads) if vocabulary else None
+        if self.text is not None:
+            token_dim = pooled_dim = text_width
         plan = Plan(
             tuple(shape), channels, tuple(multipliers), blocks, tuple(attention), heads, head_channels, dropout,
-            scale_shift, resample, token_dim, checkpoint, channels_last,
+            scale_shift, resample, token_dim, checkpoint, channels_last, low, asymmetric,
         )  # fmt: skip
         last = plan.levels - 1
-        self.classes, self.token_dim = classes, token_dim
+        self.classes, self.token_dim, self.low = classes, token_dim, low
         self.encoder = Encoder(plan)
         self.middle = nn.ModuleList([plan.stage(plan.width(last), last, attend) for attend in (True, False)])
         self.decoder = Decoder(plan, self.encoder.widths)
         width = plan.width(0)
         self.norm = group_norm(width)
         self.last = conv(width, outputs * plan.shape[0], zero=True)
-        self.conditions = Conditions(channels, block_conditions(self), classes, augment)
+        self.conditions = Conditions(channels, block_conditions(self), classes, augment, low=low > 0, pooled=pooled_dim)
+        self.conditions.time.count(time_steps, time_shift)
+        settle(self, groups, eps)
 
     def forward(self, x: Tensor, t: Tensor, cond: dict[str, Tensor] | None = None) -> Tensor:
         """Pictures (B, C, H, W), times (B,) and conditions -> (B, outputs * C, H, W).
 
         Args:
-            cond: may hold "class" (B,), "tokens" (B, L, token_dim) and, of augmented pictures, "augment" (B, 9); what is missing
-                counts as the null condition.
+            cond: may hold "class" (B,), "text" (B, L) with "text_weights" (B, L), or "tokens" (B, L, token_dim) with "tokens_mask"
+                (B, L), true where there is one, and "pooled" (B, pooled_dim); of augmented pictures, "augment" (B, 9). What is
+                missing counts as the null condition. With `low`, it holds "low" (B, low, H, W) and may hold its noise "low_noise"
+                (B,).
         """
         cond = cond or {}
-        conditions = iter(self.conditions(t, cond))
-        tokens = cond.get("tokens")
-        if self.token_dim is not None and tokens is None:
-            tokens = x.new_zeros(len(x), 1, self.token_dim)
-        results = self.encoder(x, conditions, tokens)
+        tokens, pooled = read(self.text, self.token_dim, cond, x)
+        conditions = iter(self.conditions(t, cond, pooled))
+        results = self.encoder(beside(x, cond, self.low), conditions, tokens)
         h = results[-1]
         for stage in self.middle:
             h = stage(h, next(conditions), tokens)
@@ -235,7 +277,10 @@ class UNet(nn.Module):
         return self.last(silu(self.norm(h))).contiguous()
 
     def null(self, cond: dict[str, Tensor] | None, drop: Tensor) -> dict[str, Tensor] | None:
-        """The condition with that of the samples in `drop` (B,) replaced by none: class `classes`, tokens of zeros."""
+        """The condition with that of the samples in `drop` (B,) replaced by none: class `classes`, the empty text, tokens of zeros.
+
+        Where it has an entry "negative", what that says takes the place of no text.
+        """
         return null(cond, drop, self.classes)
 
 
@@ -246,9 +291,7 @@ def null(cond: dict[str, Tensor] | None, drop: Tensor, classes: int | None) -> d
     kept = dict(cond)
     if "class" in cond and classes:
         kept["class"] = torch.where(drop, classes, cond["class"])
-    if "tokens" in cond:
-        kept["tokens"] = torch.where(drop[:, None, None], 0, cond["tokens"])
-    return kept
+    return kept | without(cond, drop)
 
 
 def block_conditions(network: nn.Module) -> list[int]:

@@ -1,0 +1,1 @@
+"""Weights of other libraries: folders in the format of diffusers, read into our networks and written from them."""

@@ -1,0 +1,1 @@
+"""Networks for molecules: every one takes and returns a dict of ragged tensors, one row for each atom."""
