@@ -63,6 +63,23 @@ def test_flow_likelihood_of_centred_rows_counts_their_dimensions():
     assert torch.allclose(found, wanted, atol=0.15)
 
 
+def test_terms_of_centred_rows_are_those_in_coordinates_of_their_space():
+    """Positions without a mean are free numbers, one row fewer, in an orthonormal basis of what is left."""
+    torch.manual_seed(0)
+    sizes, centred, plain = torch.tensor([2, 4]), Gaussian(Cosine(), "x0", centered=True), Gaussian(Cosine(), "x0")
+    free = Rows.from_sizes(sizes - 1)
+    bases = [torch.linalg.svd(torch.ones(1, int(n), dtype=torch.float64))[2][1:] for n in sizes]
+    basis = torch.block_diag(*bases)  # (4, 6), orthonormal rows
+    x0, x_t, guess = (torch.randn(4, 3, dtype=torch.float64) for _ in range(3))
+    t, s = torch.tensor([0.3, 0.6], dtype=torch.float64), torch.tensor([0.2, 0.5], dtype=torch.float64)
+    few, whole = (x0, x_t, guess), tuple(basis.T @ x for x in (x0, x_t, guess))
+    rows = Rows.from_sizes(sizes)
+    assert torch.allclose(centred.reconstruction(*whole, t, rows), plain.reconstruction(*few, t, free))
+    assert torch.allclose(centred.kl(*whole, t, s, rows), plain.kl(*few, t, s, free))
+    assert torch.allclose(centred.prior_kl(whole[0], rows), plain.prior_kl(x0, free))
+    assert torch.equal(centred.dimensions(whole[0], rows), plain.dimensions(x0, free))
+
+
 def test_flow_likelihood_refuses_other_spaces():
     with pytest.raises(ValueError, match="bound"):
         log_likelihood(exact.wrapped_normal(Torus()), torch.zeros(1, 1))

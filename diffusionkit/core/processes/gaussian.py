@@ -237,7 +237,10 @@ class Gaussian(Process):
         log_variance = 2 * sigma.log() if place is None else self._learned(place, sigma**2, torch.zeros_like(place))
         std = (log_variance / 2).exp()
         if bin is None:
-            return total((((x0 - x0_hat) / std) ** 2 + log_variance + math.log(2 * math.pi)) / 2, rows)
+            volume = total((log_variance + math.log(2 * math.pi)).expand_as(x0), rows)
+            if self.centered:  # no density along the mean, of which there is none
+                volume = volume * self.dimensions(x0, rows) / total(torch.ones_like(x0), rows).clamp(min=1)
+            return (total(((x0 - x0_hat) / std) ** 2, rows) + volume) / 2
         above, below = (x0 + bin / 2 - x0_hat) / std, (x0 - bin / 2 - x0_hat) / std
         # The outermost values, -1 and 1, take the tails; differences of the upper or lower tail, whichever keeps its digits.
         lower = torch.where(x0 <= -1 + bin / 4, torch.full_like(below, -math.inf), below)
