@@ -16,7 +16,7 @@ _SHOWN = 12  # conformers of a molecule
 
 
 def overlays(drawn: Drawn, path: Path, columns: int | None = None) -> None:
-    """A panel for each molecule with its conformers, aligned at the piece that stays when torsions turn.
+    """A panel for each molecule with its conformers, aligned at the largest piece without rotatable bonds.
 
     Args:
         drawn: by the model.
@@ -37,7 +37,8 @@ def overlays(drawn: Drawn, path: Path, columns: int | None = None) -> None:
         panels, drawn.wanted.molecules, drawn.wanted.graphs, drawn.places, strict=False
     ):
         bonds = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()]
-        fixed = np.flatnonzero(graph["piece"].numpy() < 0)
+        piece = graph["piece"].numpy()
+        fixed = np.flatnonzero(piece == max(set(piece.tolist()), key=lambda p: (piece == p).sum()))
         _panel(panel, _aligned(places[:_SHOWN], fixed), bonds)
         panel.set_title(mol.GetProp("_Name")[:36], fontsize=7)
     figure.savefig(path, dpi=100)

@@ -35,7 +35,7 @@ class PairNetwork(nn.Module):
         self.kind = head
         self.first = nn.Linear(2 * width + features, width)
         self.second = nn.Linear(width, width)
-        self.head = None if head == "sum" else nn.Linear(width, 1, bias=head == "gate")
+        self.head: Any = None if head == "sum" else nn.Linear(width, 1, bias=head == "gate")
 
     def forward(self, h: Tensor, features: Tensor, edges: Edges) -> Tensor:
         """Atoms (N, width) and edges (E, F) -> sums (N, width), or with `number` (E,)."""
@@ -72,8 +72,8 @@ class _Pairs(Function):
         of_edge: Tensor,
         weight: Tensor,
         bias: Tensor,
-        head: Tensor | None,
-        offset: Tensor | None,
+        head: Any,
+        offset: Any,
         edges: Edges,
         kind: Head,
         low: torch.dtype | None,
@@ -106,7 +106,7 @@ class _Pairs(Function):
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cpu")
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         a, b, features, of_edge, weight, head, offset, hidden = ctx.saved_tensors
         edges, low = ctx.edges, ctx.low
         buffers = _buffers(a, ctx.stretches, 3)
@@ -150,14 +150,14 @@ def _first(a: Tensor, b: Tensor, features: Tensor, of_edge: Tensor, edges: Edges
 def _head_backward(
     d_out: Tensor,
     m: Tensor,
-    head: Tensor | None,
-    offset: Tensor | None,
+    head: Any,
+    offset: Any,
     s: Stretch,
     kind: Head,
     d_m: Tensor,
     spare: Tensor,
-    d_head: Tensor | None,
-    d_offset: Tensor | None,
+    d_head: Any,
+    d_offset: Any,
 ) -> None:
     """Writes the derivative by the m of a stretch into d_m, and adds those by the head's parameters."""
     if kind == "number":
