@@ -14,6 +14,8 @@ from diffusionkit.molecule.backbones.graph import Edges, by_size
 from diffusionkit.molecule.backbones.pairs import PairNetwork
 
 Condition = dict[str, Tensor] | None
+RANGE = 4.0
+"""The longest line that bumps tell apart, in units of the positions."""
 
 
 class EGNN(nn.Module):
@@ -36,6 +38,8 @@ class EGNN(nn.Module):
         reach: the longest move of an atom in a block for one neighbour, in units of the positions.
         norm: lines between atoms are divided by their length plus this.
         aggregation: an atom's messages and moves are the `sum` or the `mean` over the others.
+        radial: how many Gaussian bumps, from 0 to `RANGE`, tell the blocks of the length that a line has in the input, in the place
+            of its square; 0 is EDM's way. Bonds differ by less than a tenth of their length, which a small network sees sooner so.
 
     Raises:
         ValueError: for impossible values.
@@ -55,8 +59,11 @@ class EGNN(nn.Module):
         reach: float = 15.0,
         norm: float = 1.0,
         aggregation: Literal["sum", "mean"] = "sum",
+        radial: int = 0,
     ) -> None:
         super().__init__()
+        if radial < 0 or radial == 1:
+            raise ValueError(f"radial must be 0, or at least 2, not {radial}")
         for name, value in (("elements", elements), ("width", width), ("depth", depth)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -66,8 +73,9 @@ class EGNN(nn.Module):
         features = elements + categorical + charge + 1 + 2 * properties + (self.masks is not None)
         self.enter = nn.Linear(features, width)
         self.blocks = nn.ModuleList(
-            EquivariantBlock(width, 1, attention, reach, norm, aggregation) for _ in range(depth)
+            EquivariantBlock(width, radial or 1, attention, reach, norm, aggregation) for _ in range(depth)
         )
+        self.register_buffer("bumps", torch.linspace(0, RANGE, radial), persistent=False)
         self.leave = nn.Linear(width, elements + charge)
 
     def forward(
@@ -94,7 +102,7 @@ class EGNN(nn.Module):
         order, inner = by_size(rows)
         h, start = self.enter(self._atoms(x, t, cond, rows, given)[order]), x["pos"][order]
         edges, pos = Edges.complete(inner), start
-        first = _lines(start, edges)[1]
+        first = self._told(_lines(start, edges)[1])
         for block in self.blocks:
             h, pos = block(h, pos, edges, first)
         moved = center(pos - start, inner) if self.centered else pos - start
@@ -115,6 +123,13 @@ class EGNN(nn.Module):
             shown = torch.zeros_like(like, dtype=torch.bool) if given is None else given["pos"]
             parts.append(shown.all(1, keepdim=True).to(like.dtype))
         return torch.cat(parts, 1)
+
+    def _told(self, squared: Tensor) -> Tensor:
+        """What the blocks are told of the input's squared lengths (E, 1): (E, features)."""
+        if not len(self.bumps):
+            return squared
+        length = (squared + 1e-8).sqrt()  # with a derivative where atoms coincide as well
+        return torch.exp(-(((length - self.bumps) * len(self.bumps) / RANGE) ** 2))
 
     def null(self, cond: Condition, drop: Tensor) -> Condition:
         """The condition with nothing asked of the molecules in `drop` (B,)."""

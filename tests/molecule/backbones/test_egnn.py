@@ -58,7 +58,9 @@ def turn(seed, reflect):
 
 
 @pytest.mark.parametrize("reflect", [False, True])
-@pytest.mark.parametrize("options", [{}, {"centered": False}, {"attention": False, "aggregation": "mean"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"centered": False}, {"attention": False, "aggregation": "mean"}, {"radial": 6}]
+)
 def test_turns_with_its_input_and_ignores_shifts(way, options, reflect):
     net, (x, t, rows) = network(**options), batch()
     out = net(x, t, None, rows)
@@ -99,6 +101,14 @@ def test_a_molecule_without_atoms_and_one_of_a_single_atom(way):
     assert not out["pos"].any() and out["type"].isfinite().all() and not x["pos"].grad.any()
 
 
+def test_bumps_tell_lengths_apart_and_fall_off():
+    told = network(radial=9)._told(torch.tensor([0.0, 1.0, 1.2, 16.0, 1e4], dtype=torch.float64)[:, None])
+    assert told.argmax(1)[:2].tolist() == [0, 2] and told[3].argmax() == 8 and not told[4].any()
+    assert (told[1] - told[2]).abs().max() > 0.1
+    with pytest.raises(ValueError, match="radial"):
+        network(radial=1)
+
+
 @pytest.mark.parametrize("sizes", [SIZES, [6, 6, 6]], ids=["ragged", "dense"])
 @pytest.mark.parametrize("room", [1, 16 * 20, 10**8])
 @pytest.mark.parametrize("attention", [True, False])
@@ -133,8 +143,9 @@ def test_derivatives_written_out_are_those_of_finite_differences(head):
     assert torch.autograd.gradcheck(call, (h, features, *values))
 
 
-def test_atoms_in_one_place_have_finite_derivatives(way):
-    net, (x, t, rows) = network(), batch([4])
+@pytest.mark.parametrize("radial", [0, 6])
+def test_atoms_in_one_place_have_finite_derivatives(way, radial):
+    net, (x, t, rows) = network(radial=radial), batch([4])
     pos = torch.zeros_like(x["pos"]).requires_grad_()
     out = net(x | {"pos": pos}, t, None, rows)
     (out["pos"].square().sum() + out["type"].square().sum()).backward()
