@@ -31,8 +31,8 @@ from diffusionkit.image.data import FashionMNIST
 from diffusionkit.image.grid import save_grid
 from diffusionkit.training.run import Run
 
-SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-CALLS = (5, 10, 20, 50, 100, 200)  # evaluations of the network
+SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+CALLS = (5, 10, 20, 50, 100)  # evaluations of the network
 SAMPLERS: dict[str, tuple[Callable[[int], Sampler], int]] = {  # and evaluations a step
     "ddpm": (DDPM, 1),
     "ddim": (DDIM, 1),
