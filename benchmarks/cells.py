@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import time
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from benchmarks.timing import machine
 from diffusionkit.tabular.text import aligned
@@ -68,6 +72,34 @@ def about() -> dict[str, Any]:
 def say(text: str) -> None:
     """A line at once, also into a pipe."""
     print(text, flush=True)
+
+
+def run_parts(
+    parts: Mapping[str, Callable[[Cells, Namespace], None]],
+    parser: ArgumentParser,
+    arguments: list[str] | None,
+    file: str,
+) -> None:
+    """Reads the command line of a benchmark with cells, and runs the parts asked for, all by default.
+
+    Args:
+        parts: by name; a part is told its cells and the options.
+        parser: with arguments "parts", "--out", "--fresh" and "--threads".
+        arguments: what was typed; the process's own by default.
+        file: the name of the JSON file in `--out`.
+    """
+    options = parser.parse_args(arguments)
+    for name in options.parts:
+        if name not in parts:
+            parser.error(f"there is no part {name!r}: {', '.join(parts)}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    words = sys.argv[1:] if arguments is None else arguments
+    say(", ".join(f"{name} {value}" for name, value in about().items()))
+    for name in options.parts or parts:
+        command = shlex.join([*parser.prog.split(), *(words or [name])])
+        say(f"\n{name}: {(parts[name].__doc__ or '').splitlines()[0]}")
+        parts[name](Cells(Path(options.out) / file, command, options.fresh), options)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

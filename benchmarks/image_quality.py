@@ -23,7 +23,7 @@ if not __package__:  # run as a file
 import torch
 from torch import Tensor
 
-from benchmarks.cells import Cell, Cells, about, say, show
+from benchmarks.cells import Cell, Cells, run_parts, say, show
 from benchmarks.timing import Work, rounds
 from diffusionkit.core import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, guided
 from diffusionkit.image import features, metrics
@@ -321,18 +321,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--models", default="runs/benchmarks", help="folder of the models, each trained unless it is there")
     add("--threads", type=int, help="of torch; as torch has it by default")
     add("--fresh", action="store_true", help="measure again what is there already")
-    options = parser.parse_args(arguments)
-    for name in options.parts:
-        if name not in PARTS:
-            parser.error(f"there is no part {name!r}: {', '.join(PARTS)}")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    words = sys.argv[1:] if arguments is None else arguments
-    say(", ".join(f"{name} {value}" for name, value in about().items()))
-    for name in options.parts or PARTS:
-        command = shlex.join(["python", "-m", "benchmarks.image_quality", *(words or [name])])
-        say(f"\n{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")
-        PARTS[name](Cells(Path(options.out) / "image_quality.json", command, options.fresh), options)
+    run_parts(PARTS, parser, arguments, "image_quality.json")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if not __package__:  # run as a file
 import numpy as np
 import torch
 
-from benchmarks.cells import Cell, Cells, about, say, show, timed
+from benchmarks.cells import Cell, Cells, run_parts, say, show, timed
 from diffusionkit.core import DDIM, DDPM, Heun, Sampler, guided
 from diffusionkit.molecule import metrics
 from diffusionkit.molecule.evaluate import some, training_names
@@ -167,18 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--models", default="runs/benchmarks", help="folder of the models, each trained unless it is there")
     add("--threads", type=int, help="of torch; as torch has it by default")
     add("--fresh", action="store_true", help="measure again what is there already")
-    options = parser.parse_args(arguments)
-    for name in options.parts:
-        if name not in PARTS:
-            parser.error(f"there is no part {name!r}: {', '.join(PARTS)}")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    words = sys.argv[1:] if arguments is None else arguments
-    say(", ".join(f"{name} {value}" for name, value in about().items()))
-    for name in options.parts or PARTS:
-        command = shlex.join(["python", "-m", "benchmarks.molecule_quality", *(words or [name])])
-        say(f"\n{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")
-        PARTS[name](Cells(Path(options.out) / "molecule_quality.json", command, options.fresh), options)
+    run_parts(PARTS, parser, arguments, "molecule_quality.json")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from diffusionkit.errors import UserError
 from diffusionkit.image import readers
 from diffusionkit.image.codec import PixelCodec
-from diffusionkit.image.data import ImageData, Pictures, chosen_of, split
+from diffusionkit.image.data import ImageData, Pictures, chosen_of, fitted_shape, share, split
 from diffusionkit.image.text import TextReader
 
 _EXAMPLES = 512  # held-out captions that are kept with a run
@@ -185,17 +185,9 @@ class CaptionedFolder(Captioned):
         **shared: Any,
     ) -> None:
         super().__init__(flip=flip, **shared)
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise ValueError(f"size must be at least 1, not {size}")
-        if resize not in ("crop", "stretch"):
-            raise ValueError(f"resize must be 'crop' or 'stretch', not {resize!r}")
-        if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {channels}")
-        if not 0 < holdout < 1:
-            raise ValueError(f"holdout must lie between 0 and 1, not {holdout:g}")
-        self.path, self.resize, self.holdout, self.seed = Path(path).expanduser(), resize, holdout, seed
-        self.shape = (channels, height, width)
+        self.path, self.resize = Path(path).expanduser(), resize
+        self.holdout, self.seed = share(holdout), seed
+        self.shape = fitted_shape(channels, size, resize)
 
     def _read(self) -> dict[str, Pictures]:
         if not self.path.exists():

@@ -192,7 +192,7 @@ class Digits(ImageData):
 
     def __init__(self, holdout: float = 0.2, seed: int = 0, **shared: Any) -> None:
         super().__init__(**shared)
-        self.holdout, self.seed = _share(holdout), seed
+        self.holdout, self.seed = share(holdout), seed
 
     def load(self) -> dict[str, Pictures]:
         from sklearn.datasets import load_digits
@@ -368,16 +368,9 @@ class Folder(ImageData):
         **shared: Any,
     ) -> None:
         super().__init__(flip=flip, **shared)
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise ValueError(f"size must be at least 1, not {size}")
-        if resize not in ("crop", "stretch"):
-            raise ValueError(f"resize must be 'crop' or 'stretch', not {resize!r}")
-        if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {channels}")
         self.path, self.resize = Path(path).expanduser(), resize
-        self.holdout, self.seed = _share(holdout), seed
-        self.shape = (channels, height, width)
+        self.holdout, self.seed = share(holdout), seed
+        self.shape = fitted_shape(channels, size, resize)
 
     @property
     def class_names(self) -> list[str] | None:
@@ -429,7 +422,28 @@ def chosen_of(pictures: Pictures, indices: Tensor) -> Pictures:
     return Pictures(pictures.images[indices], labels, captions)
 
 
-def _share(holdout: float) -> float:
+def fitted_shape(channels: int, size: int | tuple[int, int], resize: str) -> tuple[int, int, int]:
+    """Channels, height and width of pictures brought to a size; one number for square ones.
+
+    Raises:
+        ValueError: for impossible values, in the words of a recipe.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size must be at least 1, not {size}")
+    if resize not in ("crop", "stretch"):
+        raise ValueError(f"resize must be 'crop' or 'stretch', not {resize!r}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour), not {channels}")
+    return channels, height, width
+
+
+def share(holdout: float) -> float:
+    """The share of pictures that is held out.
+
+    Raises:
+        ValueError: if it is none.
+    """
     if not 0 < holdout < 1:
         raise ValueError(f"holdout must lie between 0 and 1, not {holdout:g}")
     return holdout
