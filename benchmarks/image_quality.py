@@ -36,7 +36,6 @@ CALLS = (5, 10, 20, 50, 100)  # evaluations of the network
 SAMPLERS: dict[str, tuple[Callable[[int], Sampler], int]] = {  # and evaluations a step
     "ddpm": (DDPM, 1),
     "ddim": (DDIM, 1),
-    "ddim, eta 1": (lambda steps: DDIM(steps, eta=1.0), 1),
     "heun": (Heun, 2),
     "dpmpp, order 2": (DPMSolver, 1),
     "dpmpp, order 3": (lambda steps: DPMSolver(steps, order=3), 1),
