@@ -272,7 +272,7 @@ def test_yaml_numbers_are_read_by_the_declared_type(write: Any) -> None:
             "linear",
             "process",
             "schedule",
-            {"name": "linear", "steps": 1000, "beta_min": 1e-4, "beta_max": 0.02},
+            {"name": "linear", "steps": 1000, "beta_min": 1e-4, "beta_max": 0.02, "power": 1.0},
         ),
         ("objective.drop", "0.2", "objective", "drop", 0.2),
         ("sampling.clip", "dynamic", "sampling", "clip", "dynamic"),
