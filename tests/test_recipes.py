@@ -105,6 +105,24 @@ def of_conformers(recipe: Recipe) -> tuple[Diffusion, Any]:
     return assemble(recipe, ConformerCodec()), Conformers([graph(mol) for mol in molecules], places)
 
 
+def of_poses(recipe: Recipe) -> tuple[Diffusion, Any]:
+    """Two drugs in made-up pockets; what a model of poses has drawn is judged by how far a torsion has gone."""
+    from diffusionkit.molecule import pockets
+    from diffusionkit.molecule.pose_confidence import JudgedPoses
+    from diffusionkit.molecule.pose_data import Made
+    from diffusionkit.molecule.pose_prepare import Poses, laid
+    from diffusionkit.molecule.conformer_data import readable
+
+    some = Made().load()["train"][:2]
+    graphs = readable([one.ligand for one in some])[1]
+    places = [laid(torch.from_numpy(one.ligand.GetConformer().GetPositions())[None].float(), one) for one in some]
+    encoded = [pockets.encode(one.pocket) for one in some]
+    judged = JudgedPoses(graphs, places, [torch.zeros(1), torch.full((1,), 5.0)], encoded, 2, 0.1)
+    from diffusionkit.molecule.pose_codec import PoseCodec
+
+    return assemble(recipe, PoseCodec()), judged if "objective" in recipe.sections else Poses(graphs, places, encoded)
+
+
 def of_molecules(recipe: Recipe) -> tuple[Diffusion, Any]:
     """Five small molecules, whatever the recipe names, of the codec that it asks for."""
     source = Memory(**{k: v for k, v in vars(recipe.build("data")).items() if k in SHARED})
@@ -118,6 +136,7 @@ EXAMPLES = {
     "conformer": of_conformers,
     "image": of_images,
     "molecule": of_molecules,
+    "pose": of_poses,
     "tabular": of_tables,
     "timeseries": of_series,
 }

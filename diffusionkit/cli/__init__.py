@@ -9,10 +9,11 @@ import sys
 from cyclopts import App, CycloptsError
 
 from diffusionkit import __version__
+from diffusionkit.cli.dock import dock
 from diffusionkit.cli.draw import interpolate, sample
 from diffusionkit.cli.edit import edit, inpaint, restore, upscale
 from diffusionkit.cli.exchange import export, import_
-from diffusionkit.cli.look import evaluate, info, plot
+from diffusionkit.cli.look import compare, evaluate, info, plot
 from diffusionkit.cli.start import recipes, train
 from diffusionkit.errors import TrainingStopped, UserError
 from diffusionkit.schema import nearest
@@ -29,7 +30,21 @@ A model is described by a recipe and trained into a run folder; all other comman
 def _app() -> App:
     app = App(name="diffusionkit", help=_HELP, version=__version__)
     app.suppress_keyboard_interrupt = False
-    for command in (train, sample, inpaint, edit, restore, upscale, evaluate, interpolate, plot, info, recipes):
+    for command in (
+        train,
+        sample,
+        inpaint,
+        edit,
+        restore,
+        upscale,
+        dock,
+        evaluate,
+        compare,
+        interpolate,
+        plot,
+        info,
+        recipes,
+    ):
         app.command(command, sort_key=len(list(app)))
     app.command(import_, name="import", sort_key=len(list(app)))
     app.command(export, sort_key=len(list(app)))

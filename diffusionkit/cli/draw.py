@@ -199,11 +199,12 @@ def resettled(
     """
     recipe = run.recipe.resample(shared.get("sampler"))
     mine = recipe.sampling_keys()
-    options.refuse([key for key in extra if key not in (*mine, *others)], {*mine, *others})
-    changes = {k: v for k, v in {**shared, **extra}.items() if k in mine and k != "sampler"}
+    own = [key for key in extra if key.partition(".")[0] in mine]  # as temperature, or temperature.tor for one part
+    options.refuse([key for key in extra if key not in (*own, *others)], {*mine, *others})
+    changes = {k: v for k, v in {**shared, **extra}.items() if k in (*own, *mine) and k != "sampler"}
     recipe = recipe.override({f"sampling.{key}": value for key, value in changes.items()})
     try:
         recipe.build("sampling").check(run.diffusion.process)
     except ValueError as error:
         raise UserError(f"sampling.sampler: {error}") from error
-    return recipe, {k: v for k, v in extra.items() if k not in mine}
+    return recipe, {k: v for k, v in extra.items() if k not in own}

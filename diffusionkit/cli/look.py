@@ -1,12 +1,9 @@
-"""Commands that look at a run: `evaluate`, `plot` and `info`."""
+"""Commands that look at runs: `evaluate`, `compare`, `plot` and `info`."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
+import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +12,8 @@ from cyclopts import Parameter
 from diffusionkit.cli import options
 from diffusionkit.cli.draw import Folder, load, resettled
 from diffusionkit.cli.start import Words
-from diffusionkit.errors import UserError
-from diffusionkit.recipe import parse
+from diffusionkit.training import folder
+from diffusionkit.training.report import figures, leaves, said
 
 _COMMENT = 40  # columns that the last one of a table gets at least
 
@@ -33,11 +30,13 @@ def evaluate(
     batch_size: str | None = None,
     device: str | None = None,
     recipe: str | None = None,
+    report: bool = True,
 ) -> None:
     """Measure how good the samples of a run are, against data held out of the training.
 
-    Prints a table; the numbers go into `metrics.json` in the run folder, pictures beside it. Further options are arguments
-    of the sampler, such as `--steps 20`, and those of the domain. What is not given is as in the recipe.
+    Prints a table; the numbers go into `metrics.json` in the run folder, pictures beside it, and all of it into `report.html`, a
+    page that stands alone. Further options are arguments of the sampler, such as `--steps 20`, and those of the domain. What is
+    not given is as in the recipe.
 
     Example: `diffusionkit evaluate runs/digits -n 1000 --sampler dpmpp --steps 15`
 
@@ -51,20 +50,47 @@ def evaluate(
         batch_size: Samples drawn at a time.
         device: Such as cpu or cuda:1; the best there is if not given.
         recipe: Recipe file of the run, needed if it names classes of your own.
+        report: Write the page.
     """
     plain, extra = options.split([run, *words])
     loaded = load(options.one(plain, "run"), device, recipe, draws=False)
-    given = {"sampler": sampler, "guidance": guidance, "clip": clip, "batch_size": batch_size}
+    shared = {"sampler": sampler, "guidance": guidance, "clip": clip, "batch_size": batch_size}
+    shared = {k: v for k, v in shared.items() if v is not None}
     others = {*options.keywords(loaded.domain.evaluate), *options.keywords(evaluate)} - {"n"}
-    loaded.recipe, rest = resettled(loaded, {k: v for k, v in given.items() if v is not None}, extra, others)
+    loaded.recipe, rest = resettled(loaded, shared, extra, others)
     chosen = options.arguments(loaded.domain.evaluate, rest) | {"seed": seed} | ({} if n is None else {"n": n})
     from diffusionkit.training.files import write_json
+    from diffusionkit.training.report import report as write
 
     measures = loaded.domain.evaluate(loaded, **chosen)
     path = Path(loaded.folder) / "metrics.json"
     write_json(path, measures)
     _table(measures)
     print(f"Numbers in {path}")
+    if report:
+        own = {"seed": seed or None, "device": device, "recipe": recipe}
+        typed = {options.flag(k): v for k, v in {**shared, **extra, **own}.items()} | {"-n": n}
+        words = [str(word) for pair in typed.items() if pair[1] is not None for word in pair]
+        made = write(loaded.folder, shlex.join(["diffusionkit", "evaluate", str(loaded.folder), *words]))
+        print(f"Report in {made}")
+
+
+def compare(run: Folder, /, *words: Words, out: Path = Path("compare.html")) -> None:
+    """Set runs that have been evaluated side by side in one page: measures, losses, samples, and what differs in their recipes.
+
+    The page stands alone, as `report.html` does, and needs no network. The runs are of one domain.
+
+    Example: `diffusionkit compare runs/digits runs/digits-2 --out compare.html`
+
+    Args:
+        run: The folder of a run; further ones follow.
+        out: Where to write the page.
+    """
+    plain, extra = options.split([run, *words])
+    options.refuse(extra, ["out"])
+    from diffusionkit.training.compare import compare as beside
+
+    print(f"{len(plain)} runs in {beside(plain, out)}")
 
 
 def plot(run: str, /, *, device: str | None = None, recipe: str | None = None) -> None:
@@ -91,37 +117,36 @@ def info(run: str, /) -> None:
     Args:
         run: The folder of a run.
     """
-    folder = Path(run)
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is no run: it has no recipe.yaml; `diffusionkit train` makes runs")
-    text = path.read_text("utf-8")
-    lines = dict(_facts(folder, parse(text, str(path))))
+    path = Path(run)
+    name, _, sections = folder.described(path)
+    lines = dict(_facts(path, sections))
     width = max(map(len, lines))
-    print(f"{folder}: {text.splitlines()[0].lstrip('# ').removeprefix('recipe: ')}")
+    print(f"{path}: {name}")
     for name, fact in lines.items():
         print(f"  {name:<{width}}  {fact}")
-    print(f"Next: diffusionkit sample {folder}\n      diffusionkit evaluate {folder}\n      diffusionkit plot {folder}")
+    print(f"Next: diffusionkit sample {path}\n      diffusionkit evaluate {path}\n      diffusionkit plot {path}")
 
 
-def _facts(folder: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    imported = (folder / "origin.json").is_file()
-    if imported:
-        with suppress(ValueError, TypeError, KeyError, OSError):
-            yield "origin", str(json.loads((folder / "origin.json").read_text("utf-8"))["text"])
+def _facts(run: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    came = folder.origin(run)
+    if came:
+        yield "origin", came["text"]
     for name in ("data", "process", "backbone", "objective", "training", "trainer", "sampling"):
         if sections.get(name):
             yield name, _phrase(sections[name])
-    weights = folder / "weights.safetensors"
-    count, saved = _weights(weights) if weights.is_file() else (0, 0)
+    count, saved = folder.weights(run)
     yield "parameters", f"{count:,}" if count else "no weights yet"
-    logged, losses = _progress(folder / "metrics.csv")
+    last = folder.latest(folder.read_metrics(run / "metrics.csv"))
     wanted = (sections.get("training") or {}).get("steps")
-    if not imported:
-        yield "steps", f"{max(saved, logged):,}" + (f" of {wanted:,}" if isinstance(wanted, int) else "")
-    for name, value in losses.items():
-        yield name, f"{value:.4g}"
-    yield "files", ", ".join(sorted(p.name + "/" * p.is_dir() for p in folder.iterdir()))
+    if not came:
+        yield (
+            "steps",
+            f"{max(saved, int(last.get('step', 0))):,}" + (f" of {wanted:,}" if isinstance(wanted, int) else ""),
+        )
+    for name, value in last.items():
+        if "loss" in name:
+            yield name, f"{value:.4g}"
+    yield "files", ", ".join(sorted(p.name + "/" * p.is_dir() for p in run.iterdir()))
 
 
 def _phrase(section: Any) -> str:
@@ -131,36 +156,6 @@ def _phrase(section: Any) -> str:
     named = [str(section[key]) for key in ("name", "sampler") if key in section]
     rest = [f"{k} {_phrase(v)}" for k, v in section.items() if k not in ("name", "sampler") and v is not None]
     return f"{' '.join(named)}{' (' if named and rest else ''}{', '.join(rest)}{')' if named and rest else ''}"
-
-
-def _weights(path: Path) -> tuple[int, int]:
-    """The number of weights and the step they are from, of the header of a safetensors file alone.
-
-    Raises:
-        UserError: if the file is corrupt.
-    """
-    with path.open("rb") as file:
-        try:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, 100_000_000)))
-            about = header.pop("__metadata__", {})
-            return sum(math.prod(tensor["shape"]) for tensor in header.values()), int(about.get("step", 0))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: this is no readable weights file; it may have been cut off") from error
-
-
-def _progress(path: Path) -> tuple[int, dict[str, float]]:
-    """The last step of a metrics file, and the last value of each loss in it."""
-    steps, losses = 0, {}
-    if not path.is_file():
-        return steps, losses
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            with suppress(ValueError, TypeError):  # a row that was cut off when the run was killed
-                numbers = {name: float(value) for name, value in row.items() if value}
-                steps = max(steps, int(numbers.get("step", 0)))
-                losses |= {name: value for name, value in numbers.items() if "loss" in name}
-    return steps, losses
 
 
 def _table(measures: Mapping[str, Any]) -> None:
@@ -175,17 +170,9 @@ def _table(measures: Mapping[str, Any]) -> None:
         table.add_column(column, no_wrap=i < len(columns) - 1, overflow="fold")
     for row in rows or []:
         table.add_row(*row.values())
-    for name, value in () if rows else _leaves(measures):
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    for name, value in () if rows else leaves(figures(measures)):
+        table.add_row(name, said(value))
     console = Console(highlight=False)
     widths = [max(len(str(text)) for text in (column, *(row[column] for row in rows or []))) for column in columns[:-1]]
     console.width = max(console.width, sum(widths) + 2 * len(widths) + _COMMENT)  # lines break rather than lose figures
     console.print(table)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}: ")
-        else:
-            yield f"{prefix}{name}", value

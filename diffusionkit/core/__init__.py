@@ -14,7 +14,7 @@ from diffusionkit.core.objectives import (
     SigmoidWeighting,
     Simple,
 )
-from diffusionkit.core.processes import Categorical, Gaussian, Process, Product, Torus
+from diffusionkit.core.processes import Categorical, Gaussian, Process, Product, Rotation, Torus
 from diffusionkit.core.rows import Rows, center
 from diffusionkit.core.samplers import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, encode, slerp
 from diffusionkit.core.schedules import (
@@ -45,7 +45,13 @@ REGISTRY: dict[type, dict[str, type]] = {
         "linear_variance": LinearVariance,
         "shifted": Shifted,
     },
-    Process: {"gaussian": Gaussian, "categorical": Categorical, "torus": Torus, "product": Product},
+    Process: {
+        "gaussian": Gaussian,
+        "categorical": Categorical,
+        "torus": Torus,
+        "rotation": Rotation,
+        "product": Product,
+    },
     Objective: {
         "simple": Simple,
         "vlb": VLB,
@@ -92,6 +98,7 @@ __all__ = [
     "Process",
     "Product",
     "RectifiedFlow",
+    "Rotation",
     "Rows",
     "Sampler",
     "Schedule",

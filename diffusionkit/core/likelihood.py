@@ -51,7 +51,7 @@ def bound(
     rows: Any = None,
     steps: int | None = None,
     draws: int | None = None,
-    bin: float | None = None,
+    bin: float | dict[str, float] | None = None,
 ) -> Bound:
     """The variational bound of each sample.
 
@@ -62,7 +62,8 @@ def bound(
         rows: for ragged data, which sample each row belongs to.
         steps: the chain's length T; by default the process's.
         draws: how many of the T - 1 terms to draw for each sample (stratified, without bias); all by default.
-        bin: the distance of the data's values where they are quantised in [-1, 1]: 2 / 255 for bytes.
+        bin: the distance of the data's values where they are quantised in [-1, 1]: 2 / 255 for bytes; for a product that of each
+            part that is.
     """
     process = diffusion.process
     steps = steps or int(process.steps)

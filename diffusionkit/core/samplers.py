@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from diffusionkit.core.processes.base import Rule
 from diffusionkit.core.state import tree_leaves, tree_map
 
 Grid = Literal["uniform", "quadratic", "karras", "log_snr"]
+Temperature: TypeAlias = float | dict[str, float]
 
 
 class Past(NamedTuple):
@@ -37,19 +38,22 @@ class Sampler:
         eta: 1 is ancestral, 0 as deterministic as the space allows.
         grid: times `uniform` or `quadratic` in t, `karras` (uniform in (sigma / alpha)^(1/7), Karras et al. 2022, eq. 5), or
             uniform in `log_snr`; the last two end with a step from t = 0.001 to 0.
-        temperature: scales the noise that is drawn.
+        temperature: scales the noise that is drawn; for a product also a dict of one for each part, 1 where it has no entry.
     """
 
     order = 1
     variance = "small"
 
-    def __init__(self, steps: int = 50, eta: float = 0.0, grid: Grid = "uniform", temperature: float = 1.0) -> None:
+    def __init__(
+        self, steps: int = 50, eta: float = 0.0, grid: Grid = "uniform", temperature: Temperature = 1.0
+    ) -> None:
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must lie between 0 (deterministic) and 1 (ancestral), not {eta:g}")
-        if temperature < 0:
-            raise ValueError(f"temperature must not be negative, not {temperature:g}")
+        for value in temperature.values() if isinstance(temperature, dict) else [temperature]:
+            if value < 0:
+                raise ValueError(f"temperature must not be negative, not {value:g}")
         self.steps, self.eta, self.grid, self.temperature = steps, eta, grid, temperature
         if grid not in ("uniform", "quadratic", "karras", "log_snr"):
             raise ValueError(f"grid must be uniform, quadratic, karras or log_snr, not {grid!r}")
@@ -59,6 +63,13 @@ class Sampler:
 
     def check(self, process: Process) -> None:
         """Refuses, with one sentence, a process that this sampler does not fit."""
+        if not isinstance(self.temperature, dict):
+            return
+        if not isinstance(process, Product):
+            raise ValueError(f"temperature must be one number: {type(process).__name__} has no parts")
+        if unknown := set(self.temperature) - set(process.names):
+            listed = f"{', '.join(sorted(unknown))}; parts: {', '.join(process.names)}"
+            raise ValueError(f"temperature for parts that are not there: {listed}")
 
     def times(self, process: Process) -> Tensor:
         """(steps + 1,) falling times in float64, from `process.t_max` to 0."""
@@ -186,7 +197,7 @@ class DDPM(Sampler):
         steps: int = 1000,
         variance: Literal["small", "large", "learned"] = "small",
         grid: Grid = "uniform",
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
     ) -> None:
         super().__init__(steps, 1.0, grid, temperature)
         if variance not in ("small", "large", "learned"):
@@ -194,6 +205,7 @@ class DDPM(Sampler):
         self.variance = variance
 
     def check(self, process: Process) -> None:
+        super().check(process)
         if self.variance == "small":
             return
         parts = _parts(process)
@@ -213,6 +225,7 @@ class _Linear(Sampler):
     """A solver whose estimates are combined, for spaces where that is possible."""
 
     def check(self, process: Process) -> None:
+        super().check(process)
         if not process.linear:
             raise ValueError(
                 f"{type(self).__name__} combines estimates of x0, which {_names(process)} does not have: use ddpm or ddim"
@@ -276,7 +289,7 @@ class DPMSolver(_Linear):
         order: Literal[1, 2, 3] = 2,
         eta: float = 0.0,
         grid: Grid = "log_snr",
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
     ) -> None:
         super().__init__(steps, eta, grid, temperature)
         if order not in (1, 2, 3):

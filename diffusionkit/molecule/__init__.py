@@ -1,4 +1,4 @@
-"""Molecules: new ones in three dimensions, and conformers of given ones. Names are imported with their first use."""
+"""Molecules: new ones in three dimensions, conformers of given ones, and docking poses. Names are imported with their first use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from diffusionkit.lazy import exports
 _HOMES = {
     "MoleculeDiffusion": "api",
     "ConformerDiffusion": "conformers",
+    "PoseDiffusion": "poses",
     "MoleculeCodec": "codec",
     "MoleculeSet": "sets",
 }

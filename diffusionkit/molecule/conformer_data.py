@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ class Sdf(ConformerData):
         if not self.path:
             raise UserError("data.path is missing; it must name an .sdf or .sdf.gz file of molecules with coordinates")
         found = list(sdf(Path(self.path).expanduser()))
-        held = [_share(scaffold(mol)) < self.test if mol is not None else False for mol in found]
+        held = [share(scaffold(mol)) < self.test if mol is not None else False for mol in found]
         return {
             "train": [m for m, out in zip(found, held, strict=True) if not out],
             "test": [m for m, out in zip(found, held, strict=True) if out],
@@ -176,7 +177,7 @@ def prepared(
         arrays = local_structures.stored(
             f"matched 1 {structures}",
             good,
-            lambda good=good, graphs=graphs, name=name: _matched(good, graphs, structures, name),
+            lambda good=good, graphs=graphs, name=name: matched(good, graphs, structures, name),
         )
         rigid = [k for k, g in enumerate(graphs) if not len(g["bond"])]
         usable = [k for k, place in enumerate(arrays) if len(place) and k not in rigid]
@@ -213,7 +214,7 @@ def readable(molecules: list[Any]) -> tuple[list[Any], list[Graph], list[str]]:
     return good, graphs, reasons
 
 
-def _matched(molecules: list[Any], graphs: list[Graph], structures: int, part: str) -> list[np.ndarray]:
+def matched(molecules: list[Any], graphs: list[Graph], structures: int, part: str) -> list[np.ndarray]:
     """(k, N, 3) local structures of each molecule, the best fits first; k is 0 where embedding failed."""
     made = local_structures.of_all(
         lambda mol: local_structures.embed(mol, range(1, structures + 1)), molecules, f"local structures of {part}"
@@ -246,7 +247,7 @@ def sdf(path: Path) -> Iterator[Any]:
     try:
         with quiet(), opened(path, "rb") as file:
             yield from Chem.ForwardSDMolSupplier(file, sanitize=True, removeHs=False)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
@@ -259,7 +260,7 @@ def scaffold(mol: Any) -> str:
     return Chem.MolToSmiles(core, isomericSmiles=False)
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     """A number in [0, 1) that is the same for the same text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
 

@@ -96,6 +96,7 @@ class ConformerDomain(Domain):
         pool: int = 1,
         clusters: int = 0,
         relaxed: bool = False,
+        pictures: bool = True,
     ) -> dict[str, Any]:
         """How near the best of n conformers comes to the known one, beside ETKDGv3 and random torsions.
 
@@ -106,12 +107,13 @@ class ConformerDomain(Domain):
             seed: of local structures and noise.
             begin: as in `condition`.
             pool: as in `condition`.
-            clusters: so many conformers of ETKDGv3, of which n are picked, as a further row; 0 for none, since they take long.
-            relaxed: ETKDGv3 and MMFF94s as a further row.
+            clusters: so many conformers of ETKDGv3, of which n are picked, as well; 0 for none, since they take long.
+            relaxed: ETKDGv3 and MMFF94s as well.
+            pictures: draw the shares of near ones, and the best conformers over the known, into the run folder.
 
         Returns:
             A tree of numbers; `table` holds the rows that the command prints.
         """
         from diffusionkit.molecule.conformer_evaluate import evaluate
 
-        return evaluate(run, n, part, seed, begin, pool, clusters, relaxed)
+        return evaluate(run, n, part, seed, begin, pool, clusters, relaxed, pictures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusionkit.core.inverse import redraw
 from diffusionkit.core.state import tree_map
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import conformer_codec, local_structures
 from diffusionkit.molecule.chemistry import quiet
 from diffusionkit.molecule.conformer_codec import Graph
 from diffusionkit.molecule.picking import nearest_to_all
+from diffusionkit.molecule.readers import text
 
 _TOGETHER = 200  # molecules in one call of the network
 
@@ -135,18 +137,17 @@ def records(path: Path) -> Iterator[tuple[str, Any]]:
         return
     if not kind.endswith((".smi", ".smiles", ".txt", ".csv")):
         raise UserError(f"{path}: molecules come from .sdf, .smi or .csv files, also .gz")
-    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
-        if kind.endswith(".csv"):
-            table = csv.DictReader(file)
-            columns = {column.lower(): column for column in table.fieldnames or []}
-            if "smiles" not in columns:
-                raise UserError(f"{path}: has no column smiles")
-            name = next((columns[c] for c in ("name", "id") if c in columns), columns["smiles"])
-            yield from ((row[name] or "", row[columns["smiles"]] or "") for row in table)
-            return
-        for line in filter(str.strip, file):
-            text, _, name = line.strip().partition(" ")
-            yield name.strip() or text, text
+    content = text(path)
+    if kind.endswith(".csv"):
+        table = csv.DictReader(io.StringIO(content))
+        columns = {column.lower().strip(): column for column in table.fieldnames or []}
+        if "smiles" not in columns:
+            raise UserError(f"{path}: has no column smiles")
+        name = next((columns[c] for c in ("name", "id") if c in columns), columns["smiles"])
+        yield from ((row[name] or "", row[columns["smiles"]] or "") for row in table)
+        return
+    for words in filter(None, (line.split(None, 1) for line in content.splitlines())):
+        yield words[-1].strip(), words[0]
 
 
 def draw(
@@ -196,13 +197,8 @@ def sampled(
         part.to(device) if part is batch.rows else tree_map(lambda leaf: leaf.to(device), part) for part in batch
     )
     if len(x):
-        process, start = diffusion.process, {}
-        if begin < 1:
-            start = {
-                "start": process.diffuse(x, torch.tensor(begin * process.t_max, device=device), rows=rows)[0],
-                "begin": begin,
-            }
-        x = sampler(diffusion, like=x.shape if not start else x, cond=cond, rows=rows, watch=watch, **start)
+        told = {"cond": cond, "rows": rows, "watch": watch}
+        x = redraw(sampler, diffusion, x, begin, **told) if begin < 1 else sampler(diffusion, like=x.shape, **told)
     pos = conformer_codec.positions(x, cond).cpu().double()
     return [p.numpy() for p in pos.split([len(p) for p in local])]
 

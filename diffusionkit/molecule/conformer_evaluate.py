@@ -10,15 +10,24 @@ import numpy as np
 import torch
 
 from diffusionkit.errors import UserError
-from diffusionkit.molecule import conformer_codec, conformer_draw, local_structures
+from diffusionkit.molecule import conformer_codec, conformer_draw, conformer_plots, local_structures
 from diffusionkit.molecule.conformer_data import readable
 from diffusionkit.molecule.picking import nearest_to_all
 
 Places = list[np.ndarray]
 
+PICTURE = "evaluation.png"
+_SEEN = "Share of molecules whose best conformer is nearer than a distance, and the model's best ones over the known."
+_COMMENTS = {
+    "median": "Å from the best conformer of each molecule to the known one",
+    "mean": "Å",
+    "below 0.5": "share of molecules with a conformer so near, in Å",
+    "below 1": "share of molecules",
+}
+
 
 def evaluate(
-    run: Any, n: int, part: str, seed: int, begin: float, pool: int, clusters: int, relaxed: bool
+    run: Any, n: int, part: str, seed: int, begin: float, pool: int, clusters: int, relaxed: bool, pictures: bool
 ) -> dict[str, Any]:
     """See `ConformerDomain.evaluate`."""
     parts = run.recipe.build("data").load()
@@ -32,12 +41,18 @@ def evaluate(
         **({f"ETKDGv3, {n} picked of {clusters}": picked(known, n, seed, clusters)} if clusters else {}),
         "random torsions": random_torsions(graphs, etkdg(known, n, seed), seed),
     }
-    found = {name: measures(best_of(known, places)) for name, places in rows.items()}
+    best = {name: best_of(known, places) for name, places in rows.items()}
+    found = {name: measures(nearest) for name, nearest in best.items()}
     table = [
-        {"conformers": name, **{key: f"{value:.3f}" for key, value in values.items() if key != "molecules"}}
-        for name, values in found.items()
+        {"measure": name, **{who: f"{values[name]:.3f}" for who, values in found.items()}, "comment": comment}
+        for name, comment in _COMMENTS.items()
     ]
-    return {"molecules": len(known), "n": n, "part": part, **found, "table": table}
+    better = {name: "higher" if name.startswith("below") else "lower" for name in _COMMENTS}
+    told = {"better": better, "table": table}
+    if pictures:
+        conformer_plots.evaluation(known, rows["model"], best, run.folder / PICTURE)
+        told["pictures"] = {PICTURE: _SEEN}
+    return {"molecules": len(known), "n": n, "seed": seed, "part": part, **found, **told}
 
 
 def model(

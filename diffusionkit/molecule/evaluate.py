@@ -17,6 +17,7 @@ from diffusionkit.molecule import chemistry, energy, geometry, metrics
 from diffusionkit.molecule.cache import kept
 from diffusionkit.molecule.pool import flat, parted
 from diffusionkit.molecule.properties import values
+from diffusionkit.molecule.likelihood import molecule_bound
 from diffusionkit.molecule.sets import MoleculeSet
 
 LEAST = 10  # molecules, below which no measure says anything
@@ -24,6 +25,10 @@ REFERENCE = 5000  # training molecules whose geometry is compared with
 POSES = 250  # molecules that PoseBusters looks at
 LOSSES = 2000  # molecules of each part that the loss is measured on
 PICTURE = "evaluation.png"
+_SEEN = (
+    "Elements, sizes and the most frequent lengths, angles and torsions beside those of training molecules; below them molecules "
+    "as chemists write them and as they lie in space."
+)
 
 Flat = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -58,11 +63,15 @@ def evaluate(run: Any, *, n: int = 1000, seed: int = 0, pictures: bool = True, p
     found["loss"] = {
         name: _loss(run, part, generator, seed) for name, part in (("held_out", test), ("train", train)) if part
     }
+    found["bound"] = {
+        name: molecule_bound(run, part, seed=seed) for name, part in (("held_out", test), ("train", train)) if part
+    }
     found["seconds"] = {"drawing": drawing, "all": time.monotonic() - start}
     if pictures:
         plots_evaluation.evaluation(run.folder / PICTURE, drawn, reference, hydrogens)
-        found["picture"] = PICTURE
+        found["pictures"] = {PICTURE: _SEEN}
     asked = poses and not energy.posebusters()
+    found["better"] = report.BETTER
     return plain(
         {**found, "table": report.table(found, "not installed: pip install 'diffusionkit[molecule]'" if asked else "")}
     )

@@ -9,16 +9,19 @@ import numpy as np
 _MATCHES = 12  # ways to exchange symmetric atoms that are looked at
 
 
-def distances(places: np.ndarray, mol: Any) -> np.ndarray:
-    """(K, K) root mean square deviations in Å of conformers (K, N, 3) after superposition, symmetric atoms exchanged."""
+def distances(places: np.ndarray, mol: Any, aligned: bool = True) -> np.ndarray:
+    """(K, K) root mean square deviations in Å of conformers (K, N, 3), symmetric atoms exchanged; with superposition or in place."""
     matches = mol.GetSubstructMatches(mol, uniquify=False, maxMatches=_MATCHES)
-    x = places - places.mean(1, keepdims=True)
+    x = places - places.mean(1 if aligned else (0, 1), keepdims=True)
     square = (x**2).sum((1, 2))
     least = np.full((len(x), len(x)), np.inf)
     for match in matches:
         h = np.einsum("iax,jay->ijxy", x, x[:, list(match)], optimize=True)
-        s = np.linalg.svd(h, compute_uv=False)
-        overlap = s[..., 0] + s[..., 1] + np.sign(np.linalg.det(h)) * s[..., 2]
+        if aligned:
+            s = np.linalg.svd(h, compute_uv=False)
+            overlap = s[..., 0] + s[..., 1] + np.sign(np.linalg.det(h)) * s[..., 2]
+        else:
+            overlap = np.trace(h, axis1=2, axis2=3)
         least = np.minimum(least, square[:, None] + square[None] - 2 * overlap)
     least = np.minimum(least, least.T)
     return np.sqrt(np.maximum(least, 0) / places.shape[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,17 +119,29 @@ def of_list(given: Sequence[Any], hydrogens: bool) -> MoleculeSet:
 # ---- text
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
+    """What a text file holds, also of a .gz.
+
+    Raises:
+        UserError: if it is not there, or is no text.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
     try:
         data = path.read_bytes()
         return (gzip.decompress(data) if path.name.lower().endswith(".gz") else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from error
+
+
+def stem(path: Path) -> str:
+    """A file's name without its ending, .gz included."""
+    return path.name[: -3 if path.name.lower().endswith(".gz") else None].rpartition(".")[0]
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Names and SMILES of a .smi file: a SMILES, white space, a name."""
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(text(path).splitlines(), 1):
         words = line.split(None, 1)
         if words and words[0].lower() != "smiles":
             yield (f"line {number}" + (f" {words[1].strip()}" if len(words) > 1 else "")), words[0]
@@ -137,7 +150,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 def _table(path: Path, column: str) -> Iterator[tuple[str, str]]:
     """Names and SMILES of a table with a head."""
     comma = "\t" if path.name.lower().endswith(".tsv") else ","
-    rows = csv.DictReader(io.StringIO(_text(path)), delimiter=comma)
+    rows = csv.DictReader(io.StringIO(text(path)), delimiter=comma)
     names = [name for name in rows.fieldnames or [] if name]
     wanted = [name for name in names if name == column or (not column and name.lower().strip() == "smiles")]
     if not wanted:

@@ -18,6 +18,12 @@ _SHARES = (
     ("novel", "novel", "of the unique: not in the training part"),
 )
 _SHAPES = (("bond_lengths", "bond lengths", "Å"), ("bond_angles", "bond angles", "°"), ("torsions", "torsions", "°"))
+BETTER = {
+    **dict.fromkeys((name for _, name, _ in _SHARES if name not in ("of one piece",)), "higher"),
+    **dict.fromkeys((*(f"{name} ({unit})" for _, name, unit in _SHAPES), "elements"), "lower"),
+    **dict.fromkeys(("strain (kcal/mol atom)", "relaxation (Å)"), "lower"),
+    "PoseBusters": "higher",
+}
 
 
 def table(found: Mapping[str, Any], posebusters: str = "") -> list[dict[str, str]]:
@@ -54,6 +60,9 @@ def table(found: Mapping[str, Any], posebusters: str = "") -> list[dict[str, str
     for name, errors in found["properties"].items():
         comment = f"mean error; {number(errors['unconditional'])} without the condition"
         rows.append((f"asked for {name}", number(errors["model"]), "–", comment))
+    if found.get("bound"):
+        train = f"{number(found['bound'].get('train', {}).get('nats'))} of the training part; bound on -log p(x, h, N)"
+        rows.append(("nats a molecule", "–", number(found["bound"].get("held_out", {}).get("nats")), train))
     if found["loss"]:
         train = f"{number(found['loss'].get('train'))} of the training part"
         rows.append(("loss", "–", number(found["loss"].get("held_out")), train))

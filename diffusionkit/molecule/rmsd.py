@@ -1,4 +1,4 @@
-"""How far conformers are from references: RMSD of heavy atoms after alignment, symmetric atoms exchanged as it suits best."""
+"""How far conformers are from references: RMSD of heavy atoms, symmetric atoms exchanged as it suits best."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rdkit.Chem import rdMolAlign
 _MATCHES = 20_000  # ways to exchange symmetric atoms that are tried; drug-like molecules have far fewer
 
 
-def rmsd_matrix(mol: Chem.Mol, reference: Chem.Mol, matches: int = _MATCHES) -> np.ndarray:
-    """RMSD (R, K) in Å of the reference's R conformers to the molecule's K, over heavy atoms, each pair aligned.
+def rmsd_matrix(mol: Chem.Mol, reference: Chem.Mol, matches: int = _MATCHES, aligned: bool = True) -> np.ndarray:
+    """RMSD (R, K) in Å of the reference's R conformers to the molecule's K, over heavy atoms, each pair aligned or in place.
 
     Equal atoms are exchanged as suits best, the ends of conjugated groups (carboxylates, nitro groups) as well.
 
@@ -20,10 +20,12 @@ def rmsd_matrix(mol: Chem.Mol, reference: Chem.Mol, matches: int = _MATCHES) -> 
         mol: with K conformers, none of which is moved.
         reference: the same molecule, in any order of atoms.
         matches: how many ways to exchange symmetric atoms are tried at most.
+        aligned: conformers are laid over one another; poses in a protein are not.
 
     Raises:
         ValueError: if the two are not the same molecule.
     """
+    measure = rdMolAlign.GetBestRMS if aligned else rdMolAlign.CalcRMS
     probe, target = Chem.RemoveHs(mol, sanitize=False), Chem.RemoveHs(reference, sanitize=False)
     if probe.GetNumAtoms() != target.GetNumAtoms():
         raise ValueError(f"{probe.GetNumAtoms()} and {target.GetNumAtoms()} heavy atoms: not the same molecule")
@@ -31,7 +33,7 @@ def rmsd_matrix(mol: Chem.Mol, reference: Chem.Mol, matches: int = _MATCHES) -> 
         return np.array(
             [
                 [
-                    rdMolAlign.GetBestRMS(probe, target, one.GetId(), other.GetId(), maxMatches=matches)
+                    measure(probe, target, one.GetId(), other.GetId(), maxMatches=matches)
                     for one in probe.GetConformers()
                 ]
                 for other in target.GetConformers()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import signal
 import threading
@@ -22,6 +20,7 @@ from torch import Tensor
 from diffusionkit.domain import Dataset
 from diffusionkit.errors import TrainingStopped
 from diffusionkit.training.files import load_checkpoint, replacing, save_weights, writing
+from diffusionkit.training.folder import read_metrics
 from diffusionkit.training.loader import mix
 from diffusionkit.training.module import Trainee, drawing, learning_rate
 
@@ -122,8 +121,8 @@ class HeldOut(AfterStep):
         for i, indices in enumerate(chosen.split(module.options.batch_size)):
             batch = module.transfer_batch_to_device(dataset.batch(indices), module.device)
             with drawing(mix(self.seed, i, 3), module.device):
-                losses.append(module.diffusion.loss(*batch).float().sum())
-        return float(torch.stack(losses).sum()) / count
+                losses.append(module.diffusion.loss(*batch).float())
+        return float(torch.cat(losses).mean())
 
 
 class Metrics(AfterStep):
@@ -303,22 +302,6 @@ def aside(module: Trainee, ema: EMA | Idle) -> Iterator[None]:
         for part, training in modes:
             part.training = training
         module.away += time.monotonic() - begun
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The whole rows of a metrics.csv; empty cells are left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
-        try:
-            numbers = {name: float(value) for name, value in row.items() if value}
-            rows.append({**numbers, "step": int(numbers["step"])})
-            if None in row.values():
-                rows.pop()
-        except (TypeError, ValueError, KeyError, AttributeError):
-            continue  # a row that was cut off when the run was killed
-    return rows
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pkgutil
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,9 +15,9 @@ from diffusionkit.domain import Domain, Foreign, domains
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.files import write_json, writing
+from diffusionkit.training.folder import ORIGIN, origin
 from diffusionkit.training.run import Run, assemble, free_folder
 
-ORIGIN = "origin.json"
 _OPEN = ("data", "sampling")  # the sections that may be set on the way in; the others belong to the weights
 
 
@@ -79,24 +77,6 @@ def export_run(run: Run, out: str | Path) -> Path:
     with torch.no_grad(), _filling(out) as temporary:
         pkgutil.resolve_name(run.domain.exchange["write"])(run, origin(run.folder), temporary)
     return out
-
-
-def origin(folder: str | Path) -> dict[str, Any] | None:
-    """What a run folder says of where it was imported from; None if it was not.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
-    path = Path(folder) / ORIGIN
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        if not isinstance(found, dict) or not isinstance(found.get("text"), str):
-            raise ValueError("it does not say where the run is from")
-        return found
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged: {error}") from error
 
 
 def _knowing(folder: Path) -> Domain:

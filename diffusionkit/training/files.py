@@ -9,12 +9,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from diffusionkit.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 # What the machine refuses, as against what the program does wrong.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
@@ -96,6 +96,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if the file is damaged.
     """
+    import torch
+
     try:
         with zipfile.ZipFile(path) as file:  # torch itself does not look at the checksums
             damaged = file.testzip()

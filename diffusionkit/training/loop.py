@@ -31,9 +31,9 @@ from diffusionkit.training.callbacks import (
     Pictures,
     SafeCheckpointIO,
     interruptible,
-    read_metrics,
 )
 from diffusionkit.training.files import load_checkpoint, load_weights, write_json, writing
+from diffusionkit.training.folder import read_metrics
 from diffusionkit.training.loader import as_dataset
 from diffusionkit.training.module import Trainee
 from diffusionkit.training.options import Training
@@ -251,11 +251,11 @@ def _environment(trainer: pl.Trainer, seed: int) -> dict[str, Any]:
         "processes": trainer.world_size,
         "threads": torch.get_num_threads(),
         "seed": seed,
-        "git_commit": _commit(),
+        "git_commit": commit(),
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that this package is imported from, if it is one."""
     checkout = Path(diffusionkit.__file__).parent.parent
     if not (checkout / ".git").exists():

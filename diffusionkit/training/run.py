@@ -19,8 +19,8 @@ from diffusionkit.core import Diffusion, Sampler, guided
 from diffusionkit.domain import Codec, Domain
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.callbacks import read_metrics
 from diffusionkit.training.files import load_weights, replacing, save_weights, writing
+from diffusionkit.training.folder import read_metrics
 from diffusionkit.training.loop import is_first, make_folder, say, tell, train
 from diffusionkit.training.module import drawing
 from diffusionkit.training.options import Training

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusionkit.core import Categorical, Diffusion, Gaussian, Product, Torus
+from diffusionkit.core import Categorical, Diffusion, Gaussian, Product, Rotation, Torus
+from diffusionkit.core.processes.rotation import igso3
 from diffusionkit.core.processes.torus import wrapped_normal_score
 from diffusionkit.core.rows import spread
 
@@ -84,6 +85,23 @@ def wrapped_normal(process: Torus, mean: float = 1.0, std: float = 0.4) -> Exact
         return sigma * wrapped_normal_score(x - mean, (sigma**2 + std**2).sqrt())
 
     return Exact(process, output)
+
+
+def rotations(process: Rotation, means: Tensor, std: float) -> Exact:
+    """Rotations from equal parts of IGSO(3) about `means` (K, 3, 3): at time t of variance std^2 + sigma_t^2 each."""
+
+    def output(x: Tensor, t: Tensor, cond) -> Tensor:
+        sigma = spread(process.schedule(t)[1], x[..., 0])
+        odds, score = rotation_mixture(process, x, means, (sigma**2 + std**2).sqrt())
+        return sigma * (odds.softmax(0).unsqueeze(-1) * score).sum(0)
+
+    return Exact(process, output)
+
+
+def rotation_mixture(process: Rotation, x: Tensor, means: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """(K, B) log densities at x (B, 3, 3) by the uniform law and (K, B, 3) scores of the parts of a mixture."""
+    away = torch.stack([process.away(x, mean.to(x)) for mean in means])
+    return igso3(away.norm(dim=-1), sigma.squeeze(-1))[0], process.score(away, sigma)
 
 
 def product(parts: dict[str, Exact]) -> Exact:

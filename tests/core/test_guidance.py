@@ -17,6 +17,7 @@ from diffusionkit.core import (
     GradientGuidance,
     NoisyClassifier,
     Product,
+    Rotation,
     Rows,
     Threshold,
     Torus,
@@ -81,25 +82,27 @@ def test_categories_mix_log_probabilities():
     assert (found - wanted / wanted.sum()).abs().max() < 0.02
 
 
-def test_products_ragged_rows_and_torus_scores_mix_in_one_pass():
+def test_products_ragged_rows_and_scores_mix_in_one_pass():
     calls = []
 
     class Parts(Diffusion):
         def forward(self, x, t, cond=None, rows=None, given=None):
             calls.append(len(x["a"]))
             per_row = rows["a"].spread(cond)[:, None]
-            return {"a": per_row * torch.ones_like(x["a"]), "b": cond[:, None] * torch.ones_like(x["b"])}
+            ones = {"a": per_row * torch.ones_like(x["a"]), "b": cond[:, None] * torch.ones_like(x["b"])}
+            return {**ones, "c": cond[:, None] * torch.ones_like(x["c"][..., 0])}
 
         def null(self, cond, drop):
             return torch.where(drop, torch.zeros_like(cond), cond)
 
-    model = Parts(torch.nn.Identity(), Product({"a": Gaussian(), "b": Torus()}))
+    model = Parts(torch.nn.Identity(), Product({"a": Gaussian(), "b": Torus(), "c": Rotation()}))
     rows = {"a": Rows(torch.tensor([0, 1, 1, 2]), 3)}
-    x = {"a": torch.zeros(4, 2), "b": torch.zeros(3, 1)}
+    x = {"a": torch.zeros(4, 2), "b": torch.zeros(3, 1), "c": torch.eye(3).expand(3, 3, 3)}
     output = ClassifierFree(model, 3.0)(x, torch.tensor(0.5), torch.tensor([1.0, 2.0, 3.0]), rows)
     assert calls == [8]
     assert torch.equal(output["a"][:, 0], torch.tensor([3.0, 6.0, 6.0, 9.0]))
     assert torch.equal(output["b"][:, 0], torch.tensor([3.0, 6.0, 9.0]))
+    assert torch.equal(output["c"][:, 2], torch.tensor([3.0, 6.0, 9.0]))
 
 
 def test_a_learned_variance_stays_the_conditional_one():

@@ -20,6 +20,7 @@ from diffusionkit.core import (
     Polynomial,
     Product,
     RectifiedFlow,
+    Rotation,
     Sigmoid,
     Torus,
     UniPC,
@@ -98,6 +99,7 @@ PROCESSES = {
     "uniform": (Categorical([2, 5, 3]), torch.randint(0, 2, (50, 3))),
     "absorbing": (Categorical(4, "absorbing"), torch.randint(0, 4, (50, 3))),
     "torus": (Torus(), torch.rand(50, 3) * 2 - 1),
+    "rotation": (Rotation(VE(0.03, 3.0)), Rotation().prior((50, 3, 3))),
 }
 
 
@@ -112,8 +114,8 @@ def test_time_zero_is_the_identity(name):
 def test_time_one_is_the_prior(name):
     torch.manual_seed(0)
     process, x0 = PROCESSES[name]
-    x0 = x0[:1].expand(N, -1)
-    end, prior = process.diffuse(x0, torch.ones(N))[0].float(), process.prior((N, 3)).float()
+    x0 = x0[:1].expand(N, *x0.shape[1:])
+    end, prior = process.diffuse(x0, torch.ones(N))[0].float(), process.prior(x0.shape).float()
     left = (
         float(process.schedule(torch.ones(()))[0] * x0.float().abs().max()) if process.linear else 0
     )  # the signal at t = 1
@@ -203,14 +205,17 @@ def test_product_of_exact_parts_gives_each_part_back():
             "a": exact.gaussian(Gaussian(Cosine(), "v")),
             "b": exact.joint_table(Categorical([2, 2]), table),
             "c": exact.wrapped_normal(Torus()),
+            "d": exact.rotations(Rotation(), torch.eye(3)[None], 0.3),
         }
     )
     for sampler in (DDPM(80), DPMSolver(40)):
-        x = sampler(model, like={"a": (n, 2), "b": (n, 2), "c": (n, 1)})
+        x = sampler(model, like={"a": (n, 2), "b": (n, 2), "c": (n, 1), "d": (n, 3, 3)})
         assert float(x["a"].std()) == pytest.approx(0.5, rel=0.08)
         found = torch.bincount(x["b"][:, 0] * 2 + x["b"][:, 1], minlength=4).reshape(2, 2) / n
         assert (found - table).abs().max() < 0.035
         assert float(x["c"].sin().mean() / x["c"].cos().mean()) == pytest.approx(math.tan(1.0), rel=0.1)
+        # The mean of IGSO(3) is exp(-sigma^2) times its centre.
+        assert torch.allclose(x["d"].mean(0), math.exp(-(0.3**2)) * torch.eye(3), atol=0.03)
 
 
 @pytest.mark.parametrize("predict", PREDICTS)
@@ -282,12 +287,16 @@ def test_min_snr_weights_are_the_published_ones():
 
 
 def test_parts_without_entries_work():
-    process = Product({"numbers": Gaussian(), "categories": Categorical([]), "angles": Torus()})
+    process = Product(
+        {"numbers": Gaussian(), "categories": Categorical([]), "angles": Torus(), "rotations": Rotation()}
+    )
     x0 = {"numbers": torch.randn(4, 3), "categories": torch.zeros(4, 0, dtype=torch.long), "angles": torch.zeros(4, 0)}
+    x0["rotations"] = torch.zeros(4, 0, 3, 3)
     t = torch.full((4,), 0.5)
     x_t, noise = process.diffuse(x0, t)
     output = {"numbers": x0["numbers"], "categories": torch.zeros(4, 0), "angles": torch.zeros(4, 0)}
+    output["rotations"] = torch.zeros(4, 0, 3)
     loss = process.loss(output, x0, x_t, noise, t)
     assert loss.shape == (4,) and loss.isfinite().all()
     x_s = process.step(x_t, process.estimate(output, x_t, t), t, t / 2)
-    assert {k: tuple(v.shape) for k, v in x_s.items()} == {"numbers": (4, 3), "categories": (4, 0), "angles": (4, 0)}
+    assert {k: tuple(v.shape) for k, v in x_s.items()} == {k: tuple(v.shape) for k, v in x0.items()}

@@ -85,6 +85,15 @@ def test_flow_likelihood_refuses_other_spaces():
         log_likelihood(exact.wrapped_normal(Torus()), torch.zeros(1, 1))
 
 
+def test_bound_of_angles_lies_above_their_entropy():
+    """By half of Euler's constant and what steps of finite length add; test_rotation.py has it to a digit."""
+    torch.manual_seed(0)
+    x0 = 1 + 0.4 * torch.randn(2000, 1, dtype=torch.float64)
+    entropy = -normal(x0, 1.0, 0.16).mean()
+    found = bound(exact.wrapped_normal(Torus(), 1.0, 0.4), x0, steps=200).total().mean()
+    assert float(entropy) + 0.15 < float(found) < float(entropy) + 0.6
+
+
 @pytest.mark.parametrize("kind", ["uniform", "absorbing"])
 def test_categorical_bound_equals_brute_force(kind):
     """All chains of three steps over two columns, enumerated."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusionkit.core import VE, Categorical, Diffusion, Gaussian, Rows, Torus, center
+from diffusionkit.core import VE, Categorical, Diffusion, Gaussian, Rotation, Rows, Torus, center
 from diffusionkit.core.rows import mean, repeat_rows, spread, total
 
 SIZES = torch.tensor([3, 0, 1, 4])
@@ -41,6 +41,7 @@ PROCESSES = {
     "uniform": (Categorical([2, 5, 3]), lambda n: torch.randint(0, 2, (n, 3)), 10),
     "absorbing": (Categorical([4, 4, 4], "absorbing"), lambda n: torch.randint(0, 4, (n, 3)), 12),
     "torus": (Torus(), lambda n: torch.rand(n, 3), 3),
+    "rotation": (Rotation(), lambda n: Rotation().prior((n, 3, 3)), 3),
 }
 
 
@@ -72,7 +73,7 @@ def test_ragged_step_equals_one_by_one(name):
         x_t = center(x_t, rows)
     t, s = torch.tensor([0.2, 0.5, 0.7, 0.9]), torch.tensor([0.1, 0.4, 0.6, 0.8])
     estimate = process.estimate(output, x_t, t, rows)
-    if process.linear or name == "torus":
+    if process.linear or name in ("torus", "rotation"):
         together = process.step(x_t, estimate, t, s, 0.0, rows)
         for k in (0, 3):
             own = rows.index == k

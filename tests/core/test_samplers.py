@@ -20,6 +20,7 @@ from diffusionkit.core import (
     Linear,
     Product,
     RectifiedFlow,
+    Rotation,
     Torus,
     UniPC,
     encode,
@@ -173,6 +174,19 @@ def test_temperature_scales_what_is_drawn():
     assert torch.allclose(process.step(x_t, x0, t, s, temperature=0.5), full / 2)
 
 
+def test_parts_have_temperatures_of_their_own():
+    process = Product({"a": Gaussian(Linear(), "x0"), "b": Gaussian(Linear(), "x0")})
+    model = exact.Exact(process, lambda x, t, cond: {k: torch.zeros_like(v) for k, v in x.items()})
+    start, spreads = {k: torch.zeros(20_000, 1) for k in "ab"}, []
+    for temperature in (1.0, {"a": 0.25}, {"a": 0.0, "b": 2.0}):
+        torch.manual_seed(0)
+        sampler, seen = DDIM(2, eta=1.0, temperature=temperature), []
+        sampler(model, like=start, start=start, watch=lambda t, x, _, seen=seen: seen.append(x))
+        spreads.append([float(seen[-1][k].std()) for k in "ab"])
+    plain = spreads[0]
+    assert spreads[1] == pytest.approx([plain[0] / 4, plain[1]]) and spreads[2] == pytest.approx([0, 2 * plain[1]])
+
+
 def test_same_seed_same_samples():
     model = exact.gaussian(Gaussian())
     draws = []
@@ -315,10 +329,13 @@ def test_slerp_stays_on_the_sphere_and_meets_its_ends():
     ("sampler", "process", "word"),
     [
         (DPMSolver(), Torus(), "Torus"),
+        (Heun(), Rotation(), "Rotation"),
         (Heun(), Categorical(3), "Categorical"),
         (UniPC(), Product({"a": Gaussian(), "b": Torus()}), "Torus"),
         (DDPM(variance="large"), Categorical(3), "Gaussian"),
         (DDPM(variance="learned"), Gaussian(), "eps\\+variance"),
+        (DDIM(temperature={"a": 0.5}), Gaussian(), "temperature must be one number: Gaussian has no parts"),
+        (DDPM(temperature={"c": 0.5}), Product({"a": Gaussian(), "b": Torus()}), "not there: c; parts: a, b"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_the_network_is_asked(sampler, process, word):
@@ -328,7 +345,14 @@ def test_what_does_not_fit_is_refused_before_the_network_is_asked(sampler, proce
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: DDIM(0), lambda: DDIM(eta=2), lambda: DDIM(grid="odd"), lambda: DPMSolver(order=4)]
+    "make",
+    [
+        lambda: DDIM(0),
+        lambda: DDIM(eta=2),
+        lambda: DDIM(grid="odd"),
+        lambda: DPMSolver(order=4),
+        lambda: DDIM(temperature={"a": -1.0}),
+    ],
 )
 def test_impossible_settings_are_refused(make):
     with pytest.raises(ValueError):
@@ -356,6 +380,7 @@ def test_no_temperature_takes_the_most_probable_codes():
 
 
 @pytest.mark.parametrize("sigma", [1.0, 50.0])
-def test_angles_refuse_a_chain_that_ends_too_early_or_too_late(sigma):
+@pytest.mark.parametrize("space", [Torus, Rotation])
+def test_angles_refuse_a_chain_that_ends_too_early_or_too_late(space, sigma):
     with pytest.raises(ValueError, match="radians"):
-        Torus(VE(0.01, sigma))
+        space(VE(0.01, sigma))

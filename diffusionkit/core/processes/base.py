@@ -25,7 +25,7 @@ class Process(nn.Module, ABC):
     ragged batch apart and is None for dense ones.
 
     An *estimate* is what a network knows of the data given x_t, in the terms of the space: the posterior mean of x0 where
-    the space is linear, the probabilities of x0 for categories, the score on a torus.
+    the space is linear, the probabilities of x0 for categories, the score of angles and rotations.
     """
 
     schedule: Schedule

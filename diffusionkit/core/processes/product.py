@@ -103,10 +103,14 @@ class Product(Process):
         eta: float = 1.0,
         rows: Any = None,
         variance: str = "small",
-        temperature: float = 1.0,
+        temperature: float | Mapping[str, float] = 1.0,
     ) -> Any:
+        """`temperature` is one for all parts, or a dict of them; a part without an entry has 1."""
+        own = {
+            name: temperature.get(name, 1.0) if isinstance(temperature, Mapping) else temperature for name in self.names
+        }
         return self._map(
-            lambda part, r, x, e: part.step(x, e, t, s, eta, r, variance, temperature), rows, x_t, estimate
+            lambda part, r, x, e, warm: part.step(x, e, t, s, eta, r, variance, warm), rows, x_t, estimate, own
         )
 
     def kl(self, x0: Any, x_t: Any, estimate: Any, t: Tensor, s: Tensor, rows: Any = None) -> Tensor:
@@ -116,10 +120,14 @@ class Product(Process):
         return self._sum(self._map(lambda part, r, x: part.prior_kl(x, r), rows, x0))
 
     def reconstruction(
-        self, x0: Any, x_t: Any, estimate: Any, t: Tensor, rows: Any = None, bin: float | None = None
+        self, x0: Any, x_t: Any, estimate: Any, t: Tensor, rows: Any = None, bin: Any = None
     ) -> Tensor:
+        """`bin` may be a dict of those parts that are quantised."""
+        bins = dict.fromkeys(self.names) | bin if isinstance(bin, dict) else dict.fromkeys(self.names, bin)
         return self._sum(
-            self._map(lambda part, r, x, y, e: part.reconstruction(x, y, e, t, r, bin), rows, x0, x_t, estimate)
+            self._map(
+                lambda part, r, x, y, e, b: part.reconstruction(x, y, e, t, r, b), rows, x0, x_t, estimate, bins
+            )
         )
 
     def dimensions(self, x: Any, rows: Any = None) -> Tensor:

@@ -99,18 +99,22 @@ class TorsionNetwork(nn.Module):
         h = self.first(cond["features"].to(pos)) + time[cond["atom"]]
         for layer in self.layers:
             h = layer(h, near)
-        torque = self._torques(h, near, pos, cond, len(x))
-        quad, owner = cond["quad"], cond["quad_bond"]
+        return self._turns(h, self._pull(h, near), pos, time, cond, rows)
+
+    def _turns(self, h: Tensor, pull: Tensor, pos: Tensor, time: Tensor, cond: dict[str, Tensor], rows: Rows) -> Tensor:
+        """(R, 1) scores of the torsions, from what atoms keep (N, width) and the forces on them (N, forces, 3)."""
+        torque = torques(pull, pos, cond).tanh()
+        bond, quad, owner = cond["bond"], cond["quad"], cond["quad_bond"]
         sines, cosines = _multiples(torsions.dihedral(pos, quad))
         prior = cond["prior"].to(pos) if self.prior else torch.zeros_like(sines)
         force = prior * torch.arange(1, TERMS + 1, device=pos.device)
         middle = self.middle(h[bond].sum(1))
         told = self.angles(torch.cat([cosines, prior.asinh(), (force * cosines).asinh()], 1))
         z = F.silu(told + self.ends(h[quad[:, 0]] + h[quad[:, 3]]) + middle[owner])
-        summed = z.new_zeros(len(x), z.shape[1]).index_add(0, owner, z)
+        summed = z.new_zeros(len(torque), z.shape[1]).index_add(0, owner, z)
         b = self.bond(torch.cat([summed, F.silu(middle), torque.abs()], 1)) + self.level(time)[rows.index]
         weights = self.sines(z + b[owner])
-        local = x.new_zeros(len(x)).index_add(0, owner, (weights * sines).sum(1))
+        local = pos.new_zeros(len(torque)).index_add(0, owner, (weights * sines).sum(1))
         return (local + (self.torques(b) * torque).sum(1))[:, None]
 
     def _near(self, pos: Tensor, cond: dict[str, Tensor]) -> Near:
@@ -126,17 +130,20 @@ class TorsionNetwork(nn.Module):
         unit = difference[seen] / apart.clamp(min=1e-3)[:, None]
         return Near(pair[:, 0], pair[:, 1], unit, F.silu(told))
 
-    def _torques(self, h: Tensor, near: Near, pos: Tensor, cond: dict[str, Tensor], turns: int) -> Tensor:
-        """(R, forces) torques about the bonds, between -1 and 1."""
-        strength = self.force(self.pairs(h, near))
-        vectors = strength[:, :, None] * near.unit[:, None, :]
+    def _pull(self, h: Tensor, near: Near) -> Tensor:
+        """(N, forces, 3) what the forces of all pairs of an atom add up to."""
+        vectors = self.force(self.pairs(h, near))[:, :, None] * near.unit[:, None, :]
         pull = vectors.new_zeros(len(h), *vectors.shape[1:])
-        pull = pull.index_add(0, near.first, vectors).index_add(0, near.second, vectors, alpha=-1)
-        bond, (atom, owner) = cond["bond"], cond["turned"].unbind(1)
-        axis = F.normalize(pos[bond[:, 1]] - pos[bond[:, 0]], dim=1)
-        arm = torch.linalg.cross(axis[owner], pos[atom] - pos[bond[owner, 1]])
-        torque = (pull[atom] * arm[:, None, :]).sum(2)
-        return torque.new_zeros(turns, torque.shape[1]).index_add(0, owner, torque).tanh()
+        return pull.index_add(0, near.first, vectors).index_add(0, near.second, vectors, alpha=-1)
+
+
+def torques(pull: Tensor, pos: Tensor, cond: dict[str, Tensor]) -> Tensor:
+    """(R, forces) torques that forces on atoms (N, forces, 3) exert on what each rotatable bond turns."""
+    bond, (atom, owner) = cond["bond"], cond["turned"].unbind(1)
+    axis = F.normalize(pos[bond[:, 1]] - pos[bond[:, 0]], dim=1)
+    arm = torch.linalg.cross(axis[owner], pos[atom] - pos[bond[owner, 1]])
+    torque = (pull[atom] * arm[:, None, :]).sum(2)
+    return torque.new_zeros(len(bond), torque.shape[1]).index_add(0, owner, torque)
 
 
 class _Pairs(nn.Module):

@@ -177,7 +177,10 @@ def test_best_of_n_is_zero_where_the_known_conformer_is_among_them():
 def test_evaluate_compares_with_etkdg_and_random_torsions(model):
     found = model.run.domain.evaluate(model.run, n=2)
     assert json.dumps(found) and found["molecules"] == 4
-    assert {row["conformers"] for row in found["table"]} == {"model", "ETKDGv3, 2", "random torsions"}
+    assert [row["measure"] for row in found["table"]] == ["median", "mean", "below 0.5", "below 1"]
+    assert all({"model", "ETKDGv3, 2", "random torsions"} < row.keys() for row in found["table"])
+    assert found["better"].keys() == {row["measure"] for row in found["table"]}
+    assert all((model.run.folder / path).is_file() for path in found["pictures"])
     with pytest.raises(UserError, match="--part"):
         model.run.domain.evaluate(model.run, n=2, part="valid")
 
