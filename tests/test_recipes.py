@@ -108,10 +108,10 @@ def of_conformers(recipe: Recipe) -> tuple[Diffusion, Any]:
 def of_poses(recipe: Recipe) -> tuple[Diffusion, Any]:
     """Two drugs in made-up pockets; what a model of poses has drawn is judged by how far a torsion has gone."""
     from diffusionkit.molecule import pockets
+    from diffusionkit.molecule.conformer_data import readable
     from diffusionkit.molecule.pose_confidence import JudgedPoses
     from diffusionkit.molecule.pose_data import Made
     from diffusionkit.molecule.pose_prepare import Poses, laid
-    from diffusionkit.molecule.conformer_data import readable
 
     some = Made().load()["train"][:2]
     graphs = readable([one.ligand for one in some])[1]

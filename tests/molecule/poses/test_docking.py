@@ -53,7 +53,13 @@ def folder(tmp_path_factory, made):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         out = tmp_path_factory.mktemp("run") / "poses"
         recipe = Recipe.load("molecule/poses").override(
-            {"data.name": "made", "training.steps": "1", "training.pictures": "0", "backbone.width": "8", "backbone.depth": "1"}
+            {
+                "data.name": "made",
+                "training.steps": "1",
+                "training.pictures": "0",
+                "backbone.width": "8",
+                "backbone.depth": "1",
+            }
         )
         fit(recipe, out, console=Console(quiet=True))
         (out / "p.pdb").write_text(pose_checks.pdb(made[0].pocket))
@@ -86,7 +92,12 @@ def test_a_ligands_poses_hang_on_the_seed_and_on_nothing_before(how):
     ligand = pose_draw.ligand(*LIGANDS[3])
 
     def drawn(seed: int) -> np.ndarray:
-        return Docking(how.diffusion, how.sampler, how.pocket, n=2, seed=seed).poses(ligand)[0].mol.GetConformer().GetPositions()
+        return (
+            Docking(how.diffusion, how.sampler, how.pocket, n=2, seed=seed)
+            .poses(ligand)[0]
+            .mol.GetConformer()
+            .GetPositions()
+        )
 
     first = drawn(0)
     before = torch.get_rng_state()
@@ -181,7 +192,18 @@ def test_from_python_with_a_pocket_read_once(folder, tmp_path):
 
 
 def test_the_command_docks_and_refuses(folder, tmp_path, capsys):
-    words = ["dock", str(folder), "--protein", str(folder / "p.pdb"), "-n", "2", "--steps", "2", "--out", str(tmp_path / "a.sdf")]
+    words = [
+        "dock",
+        str(folder),
+        "--protein",
+        str(folder / "p.pdb"),
+        "-n",
+        "2",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "a.sdf"),
+    ]
     main([*words, "--ligand", "CCO", "--pocket-from", str(folder / "ref.sdf"), "--relax"])
     told = capsys.readouterr()
     assert "2 poses in" in told.out and len(list(Chem.SDMolSupplier(str(tmp_path / "a.sdf")))) == 2
@@ -231,7 +253,9 @@ def test_figures_count_what_was_left_out(made):
     ligands = [pose_draw.ligand(one.name, one.ligand) for one in made]
     known = [one.ligand.GetConformer().GetPositions() for one in made]
     docked = [
-        pose_evaluate.Docked(one, ligand, place[None], place[None] + 9, np.zeros(1), np.full(1, 9.0), {"density": np.ones(1)})
+        pose_evaluate.Docked(
+            one, ligand, place[None], place[None] + 9, np.zeros(1), np.full(1, 9.0), {"density": np.ones(1)}
+        )
         for one, ligand, place in zip(made, ligands, known, strict=True)
     ]
     rows = pose_evaluate.rows_of(docked, 2 * len(made), checks=False)

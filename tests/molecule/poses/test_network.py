@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from diffusionkit.core.rows import Rows
 from diffusionkit.core.processes.rotation import exp
+from diffusionkit.core.rows import Rows
 from diffusionkit.molecule import pockets, pose_codec, torsions
 from tests.molecule.poses.complexes import SMILES, batch_of, ligands, network, pocket, process
 

@@ -32,7 +32,9 @@ def test_rmsd_is_in_place_and_exchanges_what_is_equal():
     turned = (place - place.mean(0)) @ Rotation.from_euler("z", 180, degrees=True).as_matrix() + place.mean(0)
     far = pose_checks.rmsd(mol, np.stack([place, flipped, moved, turned]), known)
     assert far[:3] == pytest.approx([0, 0, 3], abs=1e-5)
-    assert far[3] == pytest.approx(rdMolAlign.CalcRMS(with_conformers(mol, turned[None]), known), abs=1e-6) and far[3] > 1
+    assert (
+        far[3] == pytest.approx(rdMolAlign.CalcRMS(with_conformers(mol, turned[None]), known), abs=1e-6) and far[3] > 1
+    )
 
 
 def test_rmsd_knows_other_orders_of_atoms():
@@ -74,7 +76,7 @@ def test_a_pocket_written_as_pdb_is_read_again(tmp_path):
 
 
 def walled(place: np.ndarray, gap: float) -> Pocket:
-    """Carbons beside an atom of the ligand, so many Å away from it, in the direction that leads out."""
+    """A carbon beside the last atom of the ligand, so many Å away from it, in the direction that leads out."""
     out = place[-1] - place.mean(0)
     return pocket_of([6], [list(place[-1] + gap * out / np.linalg.norm(out))])
 
@@ -84,7 +86,7 @@ def test_relaxing_clears_clashes_moves_little_and_keeps_stereo(smiles):
     mol, pos = embedded(smiles)
     place = pos.numpy()
     pocket = walled(place, 2.0)
-    assert pose_checks.clashes(mol, place[None], pocket)[0] == 1
+    assert pose_checks.clashes(mol, place[None], pocket)[0] > 0
     full, energies, how = pose_relax.finished(mol, place[None], pocket, relax=True)
     found = full.GetConformer().GetPositions()[: len(place)]
     assert how == ("UFF" if "B" in smiles else "MMFF94s") and np.isfinite(energies).all()
