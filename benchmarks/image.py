@@ -1,25 +1,21 @@
-"""How fast the image domain is, on a CPU: `python -m benchmarks.image [--quick] [--json FILE]`.
+"""How fast the image domain is, on a CPU: `python -m benchmarks image [--quick]`.
 
 See README.md in this folder for what each part measures and what it has to reach.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-if not __package__:  # run as a file
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch
 from rich.console import Console
@@ -27,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.cells import Cells, command_line, run_parts, say
 from benchmarks.peers import PEERS, Case, Contestant, ours, parameters
-from benchmarks.timing import Clocked, Work, machine, ratio, rounds
+from benchmarks.timing import Clock, Work, ratio, rounds
 from diffusionkit.core import DDIM, DDPM, ClassifierFree, Diffusion, DPMSolver, Heun, UniPC
 from diffusionkit.image.backbones.unet import UNet
 from diffusionkit.recipe import Recipe
@@ -159,11 +156,11 @@ def samplers(quick: bool) -> Iterator[Row]:
     makes: list[Callable[[int], Any]] = [DDIM, DDPM, DPMSolver, Heun, UniPC]
     for case in CASES[:1] if quick else CASES[:2]:
         diffusion = _digits(case)
-        clocked = diffusion.network = Clocked(diffusion.network)
+        clock = Clock(diffusion.network)
         like = (64, *case.shape)
         cond = {"class": torch.arange(64) % 10}
         steps, repeats = (20, 3 if quick else 8) if case is DIGITS else (5, 3)
-        works = {make.__name__: _share(make(steps), diffusion, clocked, like, cond) for make in makes}
+        works = {make.__name__: _share(make(steps), diffusion, clock, like, cond) for make in makes}
         shares: dict[str, list[float]] = {name: [] for name in works}
         for number in range(1 + repeats):
             for name, work in works.items():
@@ -174,11 +171,11 @@ def samplers(quick: bool) -> Iterator[Row]:
             yield row("samplers", f"{case.name}, batch 64, {name}", 100 * median(values), "%", 3.0)
 
 
-def _share(sampler: Any, diffusion: Diffusion, clocked: Clocked, like: tuple[int, ...], cond: Any) -> Work:
+def _share(sampler: Any, diffusion: Diffusion, clock: Clock, like: tuple[int, ...], cond: Any) -> Work:
     def work() -> float:
-        clocked.seconds, begun = 0.0, time.perf_counter()
+        clock.seconds, begun = 0.0, time.perf_counter()
         sampler(diffusion, like, cond)
-        return (time.perf_counter() - begun) / clocked.seconds - 1
+        return (time.perf_counter() - begun) / clock.seconds - 1
 
     return work
 
@@ -291,11 +288,6 @@ def cli(quick: bool) -> Iterator[Row]:
     yield row("cli", "diffusionkit --help", median(rounds(works, 3 if quick else 9, 1)["help"]), "s", 1.0)
 
 
-PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
-    f.__name__: f for f in (peers, ceiling, samplers, guidance, loop, cli)
-}
-
-
 def show(entry: Row) -> str:
     """One line: number, what it is of, details, and whether it meets its gate."""
     number = f"{entry['value']:9.2f} {entry['unit']:7}" if entry["unit"] else " " * 17
@@ -312,30 +304,30 @@ def show(entry: Row) -> str:
     return f"{number} {entry['what']}{'  (' + '; '.join(details) + ')' if details else ''}{gate}"
 
 
-def main(arguments: list[str] | None = None) -> list[Row]:
-    """Runs the parts, prints a line for each number and returns them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small cases and few repetitions")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; 1 by default")
-    parser.add_argument(
-        "--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help=", ".join(PARTS)
-    )
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    about = machine()
-    print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)
-    rows: list[Row] = []
-    for name in options.only:
-        print(f"\n{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}", flush=True)
-        for entry in PARTS[name](options.quick):
-            rows.append(entry)
-            print(show(entry), flush=True)
-    gated = [entry for entry in rows if entry["met"] is not None]
-    print(f"\n{sum(entry['met'] for entry in gated)} of {len(gated)} gates met")
-    if options.json:
-        Path(options.json).write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    return rows
+def _kept(part: Callable[[bool], Iterator[Row]]) -> Callable[[Cells, Namespace], None]:
+    """A part whose rows are a cell."""
+
+    @wraps(part)
+    def run(cells: Cells, options: Namespace) -> None:
+        key = f"{part.__name__}/quick" if options.quick else part.__name__
+        rows = cells.get(key, lambda: {"rows": list(part(options.quick))})["rows"]
+        for entry in rows:
+            say(show(entry))
+        gated = [entry["met"] for entry in rows if entry["met"] is not None]
+        if gated:
+            say(f"{sum(gated)} of {len(gated)} gates met")
+
+    return run
+
+
+PARTS = {f.__name__: _kept(f) for f in (peers, ceiling, samplers, guidance, loop, cli)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the parts and prints a line for each number; what is finished stays in the JSON file."""
+    parser = command_line("image", __doc__, tuple(PARTS), threads=1)
+    parser.add_argument("--quick", action="store_true", help="small cases and few repetitions; their cells are others")
+    run_parts(PARTS, parser, parser.parse_args(arguments), arguments, "image_speed.json")
 
 
 if __name__ == "__main__":

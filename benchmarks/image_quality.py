@@ -1,4 +1,4 @@
-"""How good pictures of Fashion-MNIST are: `python -m benchmarks.image_quality [latent|guidance|samplers|repaint]`.
+"""How good pictures of Fashion-MNIST are: `python -m benchmarks image_quality [latent|guidance|samplers|repaint]`.
 
 See README.md in this folder for what each part measures and what it has to reach.
 """
@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import shlex
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-if not __package__:  # run as a file
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 import torch
 from torch import Tensor
 
-from benchmarks.cells import Cell, Cells, run_parts, say, show
+from benchmarks.cells import Cell, Cells, command_line, panels, run_parts, say, show
+from benchmarks.models import trained
 from benchmarks.timing import Work, rounds
 from diffusionkit.core import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, guided
 from diffusionkit.image import features, metrics
@@ -76,15 +70,9 @@ class Judge:
         return self.train.codec.display(self.train.pictures.images[chosen]), self.train.pictures.labels[chosen]
 
 
-def model(name: str, options: argparse.Namespace, **further: str) -> Run:
+def model(name: str, options: argparse.Namespace, settings: Mapping[str, str] | None = None) -> Run:
     """The run of a recipe, trained by the command unless its folder is there."""
-    folder = Path(options.models) / name
-    if not (folder / "weights.safetensors").exists():
-        words = [word for key, value in further.items() for word in (f"--{key.replace('__', '.')}", value)]
-        command = [sys.executable, "-m", "diffusionkit", "train", f"image/{name}", "--out", str(folder), *words]
-        say(shlex.join(["diffusionkit", *command[3:]]))
-        subprocess.run(command, check=True)
-    return Run.load(folder)
+    return trained(f"image/{name}", Path(options.models) / name, settings)
 
 
 def drawn(run: Run, n: int, sampler: Sampler, scale: float, seed: int, batch: int = 100) -> tuple[Tensor, Tensor]:
@@ -103,8 +91,8 @@ def latent(cells: Cells, options: argparse.Namespace) -> None:
     """Models of pixels and of latents, each drawn as its recipe says, beside real pictures."""
     judge, encoder = Judge(Path(options.models)), model("fashion_vae", options)
     runs = {
-        "pixels, U-Net": model("fashion", options, training__steps=str(options.pixel_steps)),
-        "latents, U-Net": model("fashion_ldm", options, autoencoder=f"{options.models}/fashion_vae"),
+        "pixels, U-Net": model("fashion", options, {"training.steps": str(options.pixel_steps)}),
+        "latents, U-Net": model("fashion_ldm", options, {"autoencoder": f"{options.models}/fashion_vae"}),
     }
     if options.dit:
         runs["pixels, DiT"] = model("fashion_dit", options)
@@ -181,7 +169,7 @@ def _guided(judge: Judge, run: Run, scale: float, n: int) -> Cell:
 
 
 def _guidance_picture(rows: list[tuple[float, Cell]], real: Cell, path: Path) -> None:
-    with _figure(path, 2) as axes:
+    with panels(path, 2) as axes:
         scales = [scale for scale, _ in rows]
         axes[0].plot(scales, [cell["frechet"] for _, cell in rows], "o-")
         axes[0].axhline(real["frechet"], color="0.5", linestyle=":")
@@ -208,7 +196,7 @@ def samplers(cells: Cells, options: argparse.Namespace) -> None:
     show([{"sampler": name} | {str(c): f"{v:.2f}" for c, v in zip(CALLS, values, strict=True)}
           for name, values in found.items()] + [{"sampler": f"real pictures {real:.2f}"}])  # fmt: skip
     if options.pictures:
-        with _figure(Path(options.pictures) / "samplers.png", 1) as axes:
+        with panels(Path(options.pictures) / "samplers.png", size=(6, 4)) as axes:
             for name, values in found.items():
                 axes[0].plot(CALLS, values, "o-", label=name)
             axes[0].axhline(real, color="0.5", linestyle=":", label="real pictures")
@@ -226,7 +214,7 @@ def _sampled(judge: Judge, run: Run, sampler: Sampler, n: int) -> Cell:
 
 def repaint(cells: Cells, options: argparse.Namespace) -> None:
     """The lower halves of held-out pictures filled by plain replacement and by RePaint, without their class being told."""
-    judge, run = Judge(Path(options.models)), model("fashion", options, training__steps=str(options.pixel_steps))
+    judge, run = Judge(Path(options.models)), model("fashion", options, {"training.steps": str(options.pixel_steps)})
     steps, rows = options.gap_steps, []
     ways = {  # steps, resamplings, length of the pieces
         "replacement": (steps, 1, 1),
@@ -285,19 +273,6 @@ def _line(cell: Cell, name: str) -> dict[str, str]:
     return {"": name, "Fréchet distance": f"{cell['frechet']:.2f}", **shares, **more}
 
 
-@contextmanager
-def _figure(path: Path, count: int) -> Iterator[list[Any]]:
-    """Axes in a row; the picture is written at the end."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5 * count, 3.4) if count > 1 else (6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    yield list(figure.subplots(1, count, squeeze=False)[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-
-
 PARTS: dict[str, Callable[[Cells, argparse.Namespace], None]] = {
     f.__name__: f for f in (latent, guidance, samplers, repaint)
 }
@@ -305,9 +280,8 @@ PARTS: dict[str, Callable[[Cells, argparse.Namespace], None]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the parts and prints their tables; what is finished stays in the JSON file and is not measured again."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.image_quality", description=__doc__)
+    parser = command_line("image_quality", __doc__, tuple(PARTS), models=True)
     add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     add("-n", type=int, default=2000, help="samples of each figure")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="latent: of the samples")
     add("--model", default="fashion_ldm", help="guidance, samplers: recipe and folder of the model")
@@ -316,11 +290,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--gaps", type=int, default=500, help="repaint: pictures to fill")
     add("--gap-steps", type=int, default=40, help="repaint: steps of the sampler")
     add("--pictures", metavar="FOLDER", help="draw pictures of the results into it")
-    add("--out", default=str(Path(__file__).parent / "results"), help="folder of the JSON file")
-    add("--models", default="runs/benchmarks", help="folder of the models, each trained unless it is there")
-    add("--threads", type=int, help="of torch; as torch has it by default")
-    add("--fresh", action="store_true", help="measure again what is there already")
-    run_parts(PARTS, parser, arguments, "image_quality.json")
+    run_parts(PARTS, parser, parser.parse_args(arguments), arguments, "image_quality.json")
 
 
 if __name__ == "__main__":

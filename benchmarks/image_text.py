@@ -1,4 +1,4 @@
-"""Do emoji show what was asked for? `python -m benchmarks.image_text --text RUN --plain RUN --clip RUN --judge RUN [--json FILE]`.
+"""Do emoji show what was asked for? `python -m benchmarks image_text --text RUN --plain RUN --clip RUN --judge RUN`.
 
 For each of the held-out captions a picture is drawn: by the text model with guidance 1 and 4, by the model without text that the
 image-text model steers, and by that model alone. The judge, another image-text model than the one that steers, looks for the
@@ -7,20 +7,14 @@ caption among 100. Beside them stand real held-out pictures, and chance. The sam
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a file
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 import torch
 from torch import Tensor
 
-from benchmarks.timing import machine
+from benchmarks.cells import Cell, command_line, opened, say
 from diffusionkit.core import DDIM, GradientGuidance, guided
 from diffusionkit.image.data import Pictures, chosen_of
 from diffusionkit.image.grid import save_grid
@@ -67,54 +61,57 @@ def ways(text: Run, plain: Run, clip: Run, scale: float, steps: int) -> dict[str
     }
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Draws, judges, prints a table and returns the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
+    """Draws, judges, prints a line for each way and part, and returns the shares."""
+    parser = command_line("image_text", __doc__)
+    add = parser.add_argument
     for name in ("text", "plain", "clip", "judge"):
-        parser.add_argument(f"--{name}", required=True, metavar="RUN", type=Path)
-    parser.add_argument("--scale", type=float, default=50.0, help="of the steering gradient; 50 by default")
-    parser.add_argument("--steps", type=int, default=50, help="of DDIM; 50 by default")
-    parser.add_argument("-n", type=int, default=None, help="captions of each part; all held-out ones by default")
-    parser.add_argument("--pictures", type=Path, help="a folder for the pictures drawn")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers there as well")
+        add(f"--{name}", required=True, metavar="RUN", type=Path)
+    add("--scale", type=float, default=50.0, help="of the steering gradient; 50 by default")
+    add("--steps", type=int, default=50, help="of DDIM; 50 by default")
+    add("-n", type=int, default=None, help="captions of each part; all held-out ones by default")
+    add("--pictures", metavar="FOLDER", type=Path, help="a folder for the pictures drawn")
     options = parser.parse_args(arguments)
     if options.judge.resolve() == options.clip.resolve():
         parser.error("--judge must be another run than --clip, which steers")
+    cells = opened(parser, options, arguments, "image_text.json")
     text, plain, clip = (Run.load(getattr(options, name)) for name in ("text", "plain", "clip"))
     by = judge(Run.load(options.judge), text.codec.shape)
-    parts = {name: part.pictures for name, part in text.recipe.domain.prepare(text.recipe.build("data"))[1].items()}
-    count = min(options.n or len(parts["test"].images), *(len(part.images) for part in parts.values()))
-    order = torch.randperm(len(parts["train"].images), generator=torch.Generator().manual_seed(0))[:count]
-    chosen: dict[str, Pictures] = {
-        "held out": chosen_of(parts["test"], torch.arange(count)),
-        "training": chosen_of(parts["train"], order),
-    }
     makers = ways(text, plain, clip, options.scale, options.steps)
     rows: dict[str, dict[str, float]] = {}
-    for part, real in chosen.items():
+    for part, (real, pool) in _parts(text, options.n).items():
         captions = [each[0] for each in real.captions or []]
-        pool = [each[0] for each in (parts["test" if part == "held out" else "train"].captions or [])]
         for name, pictures in {"real": lambda _, real=real: real.images, **makers}.items():
-            shown = pictures(captions)
-            rows.setdefault(name, {})[part] = retrieval(by, shown, captions, pool)
-            print(f"{part:<10} {name:<32} {100 * rows[name][part]:6.1f} %", flush=True)
-            if options.pictures:
-                options.pictures.mkdir(parents=True, exist_ok=True)
-                save_grid(
-                    shown[:100], options.pictures / f"{part}, {name}.png".replace(" ", "_").replace(",", ""), columns=10
-                )
-    found = {
-        "captions": count,
-        "among": AMONG,
-        "chance": 1 / AMONG,
-        "found": rows,
-        "scale": options.scale,
-        "steps": options.steps,
+
+            def make(part: str = part, name: str = name, pictures: Any = pictures, pool: Any = pool) -> Cell:
+                shown = pictures(captions)  # noqa: B023  # called at once
+                if options.pictures:
+                    options.pictures.mkdir(parents=True, exist_ok=True)
+                    file = f"{part}, {name}.png".replace(" ", "_").replace(",", "")
+                    save_grid(shown[:100], options.pictures / file, columns=10)
+                found = retrieval(by, shown, captions, pool)  # noqa: B023
+                return {"found": found, "captions": len(captions), "among": AMONG, "steps": options.steps}  # noqa: B023
+
+            cell = cells.get(f"{part}/{name}/{options.steps} steps/{len(captions)} captions", make)
+            rows.setdefault(name, {})[part] = cell["found"]
+            say(f"{part:<10} {name:<32} {100 * cell['found']:6.1f} %")
+    say(f"{AMONG} captions to choose from, chance {100 / AMONG:g} %")
+    return rows
+
+
+def _parts(run: Run, n: int | None) -> dict[str, tuple[Pictures, list[str]]]:
+    """Equally many held-out and training pictures, and all captions of either part."""
+    parts = {name: part.pictures for name, part in run.recipe.domain.prepare(run.recipe.build("data"))[1].items()}
+    count = min(n or len(parts["test"].images), *(len(part.images) for part in parts.values()))
+    order = torch.randperm(len(parts["train"].images), generator=torch.Generator().manual_seed(0))[:count]
+    return {
+        "held out": (chosen_of(parts["test"], torch.arange(count)), _first(parts["test"])),
+        "training": (chosen_of(parts["train"], order), _first(parts["train"])),
     }
-    print(f"{count} captions of each part, {AMONG} to choose from, chance {100 / AMONG:g} %")
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), **found}, indent=1) + "\n", encoding="utf-8")
-    return found
+
+
+def _first(pictures: Pictures) -> list[str]:
+    return [each[0] for each in pictures.captions or []]
 
 
 if __name__ == "__main__":

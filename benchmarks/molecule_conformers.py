@@ -1,6 +1,6 @@
 """Conformers of held-out crystal ligands: the best of n, by the model and by RDKit alone.
 
-    python -m benchmarks.molecule_conformers --runs runs/conformers
+    python -m benchmarks molecule_conformers --runs runs/conformers
 
 Of each molecule n conformers are made, and the one nearest to the crystal's counts (RMSD of heavy atoms after alignment,
 symmetric atoms exchanged). The model stands on the local structures of the same n conformers of ETKDGv3 that it is compared with.
@@ -10,47 +10,32 @@ All figures are kept molecule by molecule, so that differences come with an erro
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, command_line, opened, say, show
+from benchmarks.timing import timed
 from diffusionkit.molecule import conformer_evaluate as judged
 from diffusionkit.molecule.conformer_data import Crystal, readable
 from diffusionkit.training.run import Run
 
-RESULTS = Path(__file__).parent / "results" / "molecule_conformers.json"
 
-
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Reads the command line and measures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--runs", nargs="+", type=Path, required=True, help="trained runs, one for each seed of training"
-    )
-    parser.add_argument("--data", default="", help="folder above `molecule`; by default that of DIFFUSIONKIT_DATA")
-    parser.add_argument(
-        "--part", default="test", choices=["val", "test"], help="val to choose by, test for the final figures"
-    )
-    parser.add_argument("-n", type=int, default=20, help="conformers of each molecule")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of local structures and of drawing")
-    parser.add_argument(
-        "--pools", nargs="+", type=int, default=[1, 5], help="of how many times n the model's n are picked"
-    )
-    parser.add_argument(
-        "--clusters", type=int, default=200, help="conformers of ETKDGv3 of which n are picked; 0 for none"
-    )
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--fresh", action="store_true", help="measure again what is there")
-    options = parser.parse_args(words)
-    command = shlex.join(
-        ["python", "-m", "benchmarks.molecule_conformers", *(sys.argv[1:] if words is None else words)]
-    )
-    compare(Cells(options.json, command, options.fresh), options)
+    parser = command_line("molecule_conformers", __doc__)
+    add = parser.add_argument
+    add("--runs", nargs="+", type=Path, required=True, help="trained runs, one for each seed of training")
+    add("--data", default="", help="folder above `molecule`; by default that of DIFFUSIONKIT_DATA")
+    add("--part", default="test", choices=["val", "test"], help="val to choose by, test for the final figures")
+    add("-n", type=int, default=20, help="conformers of each molecule")
+    add("--seeds", nargs="+", type=int, default=[0], help="of local structures and of drawing")
+    add("--pools", nargs="+", type=int, default=[1, 5], help="of how many times n the model's n are picked")
+    add("--clusters", type=int, default=200, help="conformers of ETKDGv3 of which n are picked; 0 for none")
+    options = parser.parse_args(arguments)
+    compare(opened(parser, options, arguments, "molecule_conformers.json"), options)
 
 
 def compare(cells: Cells, options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""How good molecules of QM9 are: `python -m benchmarks.molecule_quality [steps|times]`.
+"""How good molecules of QM9 are: `python -m benchmarks molecule_quality [steps|times]`.
 
 See README.md in this folder for what each part measures and what it has to reach.
 """
@@ -6,24 +6,21 @@ See README.md in this folder for what each part measures and what it has to reac
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a file
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 import numpy as np
 import torch
 
-from benchmarks.cells import Cell, Cells, run_parts, say, show, timed
+from benchmarks.cells import Cell, Cells, command_line, panels, run_parts, say, show
+from benchmarks.models import trained
+from benchmarks.timing import timed
 from diffusionkit.core import DDIM, DDPM, Heun, Sampler, guided
 from diffusionkit.molecule import metrics
 from diffusionkit.molecule.evaluate import some, training_names
 from diffusionkit.molecule.pool import flat
+from diffusionkit.recipe import Recipe
 from diffusionkit.training.run import Run
 
 SAMPLERS: dict[str, Callable[[int], Sampler]] = {  # by evaluations of the network
@@ -67,16 +64,9 @@ def times(cells: Cells, options: argparse.Namespace) -> None:
 
 def model(name: str, options: argparse.Namespace, share: float = 1.0) -> Run:
     """The run of a recipe for this share of its steps, trained by the command unless its folder is there."""
+    count = options.train or Recipe.load(name).build("training").steps
     folder = Path(options.models) / (Path(name).stem + (f"_{share:g}" if share != 1 else ""))
-    if not (folder / "weights.safetensors").exists():
-        from diffusionkit.recipe import Recipe
-
-        count = options.train or Recipe.load(name).build("training").steps
-        words = ["--training.steps", str(max(1, round(share * count)))]
-        command = [sys.executable, "-m", "diffusionkit", "train", name, "--out", str(folder), *words]
-        say(shlex.join(["diffusionkit", *command[3:]]))
-        subprocess.run(command, check=True)
-    return Run.load(folder)
+    return trained(name, folder, {"training.steps": str(max(1, round(share * count)))})
 
 
 def drawn(run: Run, n: int, sampler: Sampler, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -129,22 +119,18 @@ def _line(name: str, cell: Cell) -> dict[str, str]:
 
 def _picture(path: Path, curves: dict[str, list[tuple[float, Any]]], label: str) -> None:
     """Shares of stable atoms, stable molecules and valid molecules against what was changed."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axis, key in zip(figure.subplots(1, 3), ("atoms_stable", "molecules_stable", "valid"), strict=True):
-        for name, points in curves.items():
-            points = sorted(points, key=lambda point: point[0])
-            axis.plot([x for x, _ in points], [100 * cell[key] for _, cell in points], "o-", label=name)
-        for limit, style in zip(GATES.get(key, ()), (":", "--"), strict=False):
-            axis.axhline(100 * limit, color="grey", linestyle=style, linewidth=1)
-        axis.set_xscale("log")
-        axis.set_xlabel(label)
-        axis.set_title(f"{key.replace('_', ' ')} (%)", fontsize=10)
-    if len(curves) > 1:
-        axis.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with panels(path, 3, (3.7, 3.4)) as axes:
+        for axis, key in zip(axes, ("atoms_stable", "molecules_stable", "valid"), strict=True):
+            for name, points in curves.items():
+                points = sorted(points, key=lambda point: point[0])
+                axis.plot([x for x, _ in points], [100 * cell[key] for _, cell in points], "o-", label=name)
+            for limit, style in zip(GATES.get(key, ()), (":", "--"), strict=False):
+                axis.axhline(100 * limit, color="grey", linestyle=style, linewidth=1)
+            axis.set_xscale("log")
+            axis.set_xlabel(label)
+            axis.set_title(f"{key.replace('_', ' ')} (%)", fontsize=10)
+        if len(curves) > 1:
+            axes[-1].legend(frameon=False)
 
 
 PARTS: dict[str, Callable[[Cells, argparse.Namespace], None]] = {f.__name__: f for f in (steps, times)}
@@ -152,9 +138,8 @@ PARTS: dict[str, Callable[[Cells, argparse.Namespace], None]] = {f.__name__: f f
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the parts and prints their tables; what is finished stays in the JSON file and is not measured again."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.molecule_quality", description=__doc__)
+    parser = command_line("molecule_quality", __doc__, tuple(PARTS), models=True)
     add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     add("-n", type=int, default=1000, help="molecules of each figure")
     add("--seed", type=int, default=0, help="of the molecules")
     add("--model", default="molecule/qm9_small", help="recipe of the model that diffuses")
@@ -163,11 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--steps", nargs="+", type=int, default=[1000, 250, 50], help="evaluations of the network for a sample")
     add("--shares", nargs="+", type=float, default=[0.1, 0.3, 1.0], help="times: of the training")
     add("--pictures", metavar="FOLDER", help="draw pictures of the results into it")
-    add("--out", default=str(Path(__file__).parent / "results"), help="folder of the JSON file")
-    add("--models", default="runs/benchmarks", help="folder of the models, each trained unless it is there")
-    add("--threads", type=int, help="of torch; as torch has it by default")
-    add("--fresh", action="store_true", help="measure again what is there already")
-    run_parts(PARTS, parser, arguments, "molecule_quality.json")
+    run_parts(PARTS, parser, parser.parse_args(arguments), arguments, "molecule_quality.json")
 
 
 if __name__ == "__main__":

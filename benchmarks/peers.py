@@ -84,13 +84,13 @@ def diffusers(case: Case) -> Contestant:
     train, ddim = DDPMScheduler(), DDIMScheduler()
 
     def loss(x: Tensor) -> Tensor:
-        noise, t = torch.randn_like(x), torch.randint(0, 1000, (len(x),))
+        noise, t = torch.randn_like(x), torch.randint(0, 1000, (len(x),), device=x.device)
         return F.mse_loss(network(train.add_noise(x, noise, t), t, return_dict=False)[0], noise)
 
     @torch.no_grad()
     def sample(steps: int) -> Tensor:
         ddim.set_timesteps(steps)
-        x = torch.randn(case.batch, *case.shape)
+        x = torch.randn(case.batch, *case.shape, device=network.device)
         for t in ddim.timesteps:
             x = ddim.step(network(x, t).sample, t, x).prev_sample
         return x

@@ -1,4 +1,4 @@
-"""How well a run enlarges whole photographs: `python -m benchmarks.superres RUN [--factor 4] [--json FILE] [--picture FILE]`.
+"""How well a run enlarges whole photographs: `python -m benchmarks superres RUN [--factor 4] [--pictures FOLDER]`.
 
 Each photograph of a folder (Kodak's, where DIFFUSIONKIT_DATA has them) is made smaller, quantised to 8 bits, enlarged by the run
 as `diffusionkit upscale` does, and compared with what it was: PSNR, SSIM, and how far the result, made smaller again, agrees
@@ -7,23 +7,18 @@ with what it was made of. Bicubic enlargement of the same small picture stands b
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-if not __package__:  # run as a file
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import machine
-from diffusionkit.image.grid import as_rows
+from benchmarks.cells import Cell, command_line, opened, say
+from benchmarks.timing import timed
+from diffusionkit.image.grid import as_rows, save_grid
 from diffusionkit.image.readers import picture_files, read_whole
 from diffusionkit.image.rebuilt import psnr, ssim
 from diffusionkit.image.resize import enlarge, match
@@ -45,18 +40,16 @@ def measured(run: Run, path: Path, factor: int, seed: int, noise: float) -> tupl
     plain = enlarge(small.float(), factor)
     found = {"bicubic": plain, "bicubic, consistent": match(plain, small.float(), factor)}
     seen = {way: made.round().clamp(0, 255).to(torch.uint8) for way, made in found.items()}
-    seconds = {}
+    seconds, clip = {}, run.recipe.sampling().clip
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "small.png"
         Image.fromarray(as_rows(small)[0].squeeze()).save(file)
         for way in WAYS[2:]:
             task = upscale(run.codec, file, factor=factor, noise=noise, consistent=way != "ours")
             torch.manual_seed(seed)
-            begun = time.perf_counter()
             cond = run.domain.condition(run.codec, torch.arange(1))
             cond = run.diffusion.null(cond, torch.ones(1, dtype=torch.bool))
-            seen[way] = task.draw(run.diffusion, run.sampler(), 1, run.recipe.sampling().clip, cond=cond)
-            seconds[way] = time.perf_counter() - begun
+            seen[way], seconds[way] = timed(partial(task.draw, run.diffusion, run.sampler(), 1, clip, cond=cond))
     rows = {
         way: {
             "psnr": psnr(made, whole),
@@ -83,42 +76,48 @@ def means(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {way: {k: sum(row[way][k] for row in every) / len(every) for k in every[0][way]} for way in WAYS}
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Measures all photographs, prints a line for each and the means, and returns them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
+    """Measures all photographs, prints a line for each and the means, and returns these."""
+    parser = command_line("superres", __doc__, threads=1)
     parser.add_argument("run", help="folder of a run that enlarges")
     parser.add_argument("--factor", type=int, help="that of the run by default, or a power of it")
     parser.add_argument("--noise", type=float, default=0.0, help="put on the small pictures, in levels of 255")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="of photographs; by default $DIFFUSIONKIT_DATA/image/kodak")
     parser.add_argument("-n", type=int, help="how many of them; all by default")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there as well")
-    parser.add_argument("--picture", metavar="FILE", help="draw a detail of the first three there")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; 1 by default")
+    parser.add_argument("--pictures", metavar="FOLDER", help="draw a detail of the first three there")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
     run = Run.load(options.run)
     factor = options.factor or (run.codec.smaller.factor if run.codec.smaller else 2)
     folder = Path(options.folder or Path(os.environ.get("DIFFUSIONKIT_DATA", ".")) / "image" / "kodak")
     files = picture_files(folder)[: options.n] if folder.is_dir() else []
     if not files:
         parser.error(f"{folder}: holds no pictures; name a folder of them by --folder")
+    cells = opened(parser, options, arguments, "image_superres.json")
+    about = f"{run.folder.name}/step {run.step}/x{factor}/noise {options.noise:g}/seed {options.seed}"
     rows, shown = {}, []
     for path in files:
-        rows[path.stem], pictures = measured(run, path, factor, options.seed, options.noise)
-        shown.append(details(pictures, factor))
-        print(path.stem, _words(rows[path.stem]), flush=True)
-    result = {"factor": factor, "step": run.step, "seed": options.seed, "noise": options.noise, "machine": machine()}
-    result |= {"means": means(rows), "pictures": rows}
-    print("mean", _words(result["means"]))
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if options.picture:
-        from diffusionkit.image.grid import save_grid
+        drawn: list[Tensor] = []
 
-        same = [one for one in shown if one.shape == shown[0].shape][:3]
-        save_grid(torch.cat(same), Path(options.picture), columns=2 + len(WAYS), upscale=1)
-    return result
+        def make(path: Path = path, drawn: list[Tensor] = drawn) -> Cell:
+            found, pictures = measured(run, path, factor, options.seed, options.noise)
+            drawn.append(details(pictures, factor))
+            return {"ways": found}
+
+        rows[path.stem] = cells.get(f"{about}/{path.stem}", make)["ways"]
+        if options.pictures and len(shown) < 3:
+            if not drawn:  # measured already, but not kept
+                make()
+            shown += drawn
+        say(f"{path.stem} {_words(rows[path.stem])}")
+    found = means(rows)
+    say(f"mean {_words(found)}")
+    if shown:
+        place = Path(options.pictures)
+        place.mkdir(parents=True, exist_ok=True)
+        same = [one for one in shown if one.shape == shown[0].shape]
+        save_grid(torch.cat(same), place / "superres.png", columns=2 + len(WAYS), upscale=1)
+    return found
 
 
 def _words(found: dict[str, Any]) -> str:

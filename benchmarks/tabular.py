@@ -1,4 +1,4 @@
-"""How good and how fast the tabular domain is: `python -m benchmarks.tabular [speed|quality|small|peers]`.
+"""How good and how fast the tabular domain is: `python -m benchmarks tabular [quality|small|peers|speed]`.
 
 See README.md in this folder for what each part measures and what it has to reach.
 """
@@ -7,55 +7,35 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import sys
 from pathlib import Path
 
-if not __package__:  # run as a file
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-import torch
-
-from benchmarks.cells import Cells, about, say
-from benchmarks.tabular_peers import peers
+from benchmarks import tabular_peers
+from benchmarks.cells import Cells, command_line, run_parts
 from benchmarks.tabular_quality import quality
 from benchmarks.tabular_small import small
 from benchmarks.tabular_speed import speed
 
-PARTS = ("quality", "small", "peers", "speed")
+
+def peers(cells: Cells, options: argparse.Namespace) -> None:
+    """Every column of the quality table for the default preset and others."""
+    ours = Cells(
+        Path(options.out) / "tabular_quality.json", cells.command
+    )  # never measured anew: they are of another part
+    tabular_peers.peers(cells, options, ours)
+
+
+PARTS = {f.__name__: f for f in (quality, small, peers, speed)}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the parts and prints their tables; what is finished stays in the JSON files and is not measured again."""
     parser = _parser()
-    options = parser.parse_args(arguments)
-    for part in options.parts:
-        if part not in PARTS:
-            parser.error(f"there is no part {part!r}: {', '.join(PARTS)}")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    words = sys.argv[1:] if arguments is None else arguments
-    say(", ".join(f"{name} {value}" for name, value in about().items()))
-    for part in options.parts or PARTS:
-        command = shlex.join(["python", "-m", "benchmarks.tabular", *(words or [part])])
-
-        def cells(part: str, command: str = command) -> Cells:
-            return Cells(Path(options.out) / f"tabular_{part}.json", command, options.fresh)
-
-        doc = {"quality": quality, "small": small, "peers": peers, "speed": speed}[part].__doc__ or ""
-        say(f"\n{part}: {doc.splitlines()[0]}")
-        if part == "peers":
-            resumed = cells("quality")
-            resumed.fresh = False  # those are of another part
-            peers(cells("peers"), options, resumed)
-        else:
-            {"quality": quality, "small": small, "speed": speed}[part](cells(part), options)
+    run_parts(PARTS, parser, parser.parse_args(arguments), arguments, "tabular_{part}.json")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tabular", description=__doc__)
+    parser = command_line("tabular", __doc__, tuple(PARTS), models=True)
     add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     add("--tables", nargs="+", metavar="NAME", help="instead of those that the part is about")
     add("--seeds", nargs="+", type=int, default=[0, 1], help="one training each; 0 and 1 by default")
     add("--preset", default="default", help="of TabularDiffusion")
@@ -81,11 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("DIFFUSIONKIT_DATA"),
         help="folder of tabular/*.parquet; DIFFUSIONKIT_DATA by default",
     )
-    add("--out", default=str(Path(__file__).parent / "results"), help="folder of the JSON files")
-    add("--models", default="runs/benchmarks", help="folder where models are kept")
     add("--device", default="cpu")
-    add("--threads", type=int, help="of torch and of the boosting; as torch has it by default")
-    add("--fresh", action="store_true", help="measure again what is there already")
     return parser
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import MinMaxScaler
 
-from benchmarks.cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, say, show
 from benchmarks.tabular_figures import Figures, beaten, comparison
 from benchmarks.tabular_quality import alone, finished, fit, floor, folder, trained
 from benchmarks.tabular_tables import Table, load
+from benchmarks.timing import timed
 
 Made = tuple[pd.DataFrame, float, float]  # rows, seconds to fit, seconds to sample
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import tabular_figures as figures
-from benchmarks.cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, say, show
 from benchmarks.tabular_tables import Table, independent, load
+from benchmarks.timing import timed
 from diffusionkit.tabular import TabularDiffusion, metrics
 
 TABLES = ("adult", "shoppers", "default")

@@ -7,7 +7,6 @@ process of its own, whose highest memory is that of the writing alone.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,11 +21,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmarks.cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, say, show
 from benchmarks.tabular_quality import fit, folder, key
 from benchmarks.tabular_reference import Predict, dense, sample
 from benchmarks.tabular_tables import Table, load
-from benchmarks.timing import ratio, rounds
+from benchmarks.timing import peak, ratio, rounds, timed
 from diffusionkit.core import DDPM, Diffusion
 from diffusionkit.core.schedules import Cosine
 from diffusionkit.recipe import Recipe
@@ -247,15 +246,10 @@ def _stream(cells: Cells, table: Table, n: int, options: Namespace) -> Cell:
 def write(model: str, n: int, file: str) -> Cell:
     """Writes n rows of a kept model; MB are the highest of this process, torch and pandas included."""
     estimator = TabularDiffusion.load(model, device="cpu").set_params(verbose=False)
-    before = _peak()
+    before = peak()
     path, seconds = timed(lambda: estimator.sample(n, out=file))
-    return {"rows": n, "sampling_seconds": seconds, "peak_mb": _peak(), "loaded_mb": before,
+    return {"rows": n, "sampling_seconds": seconds, "peak_mb": peak(), "loaded_mb": before,
             "file_mb": Path(path).stat().st_size / 1e6}  # fmt: skip
-
-
-def _peak() -> float:
-    """The highest memory so far in MB (Linux counts in KB, macOS in bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 # ---- what is shown ----

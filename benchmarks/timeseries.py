@@ -1,4 +1,4 @@
-"""How good and how fast the time-series domain is: `python -m benchmarks.timeseries [quality|impute|speed]`.
+"""How good and how fast the time-series domain is: `python -m benchmarks timeseries [quality|impute|speed]`.
 
 See README.md in this folder for what each part measures and what it has to reach.
 """
@@ -7,16 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import sys
-from pathlib import Path
 
-if not __package__:  # run as a file
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-import torch
-
-from benchmarks.cells import Cells, about, say
+from benchmarks.cells import command_line, run_parts
 from benchmarks.timeseries_impute import impute
 from benchmarks.timeseries_quality import quality
 from benchmarks.timeseries_sets import AIR, SETS
@@ -30,21 +22,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     _check(parser, options)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    words = sys.argv[1:] if arguments is None else arguments
-    say(", ".join(f"{name} {value}" for name, value in about().items()))
-    for name in options.parts or PARTS:
-        part = PARTS[name]
-        command = shlex.join(["python", "-m", "benchmarks.timeseries", *(words or [name])])
-        say(f"\n{name}: {(part.__doc__ or '').splitlines()[0]}")
-        part(Cells(Path(options.out) / f"timeseries_{name}.json", command, options.fresh), options)
+    run_parts(PARTS, parser, options, arguments, "timeseries_{part}.json")
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    for part in options.parts:
-        if part not in PARTS:
-            parser.error(f"there is no part {part!r}: {', '.join(PARTS)}")
     for name in options.sets or ():
         if name not in SETS:
             parser.error(f"there is no set {name!r}: {', '.join(SETS)}; {AIR} is that of the part impute")
@@ -56,9 +37,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.timeseries", description=__doc__)
+    parser = command_line("timeseries", __doc__, tuple(PARTS), models=True)
     add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     add("--sets", nargs="+", metavar="NAME", help=f"quality: some of {', '.join(SETS)}")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one training each; 0, 1 and 2 by default")
     add("--preset", default="default", help="of TimeSeriesDiffusion; by default the recipe of each set")
@@ -75,10 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--wide", type=int, default=8, help="speed: paths of one window of 207 and of 675 series")
     add("--batch", type=int, default=128, help="speed: windows of a training batch")
     add("--data", help="folder of timeseries/*.parquet; DIFFUSIONKIT_DATA by default")
-    add("--out", default=str(Path(__file__).parent / "results"), help="folder of the JSON files")
-    add("--models", default="runs/benchmarks", help="folder where models are kept")
-    add("--threads", type=int, help="of torch; as torch has it by default")
-    add("--fresh", action="store_true", help="measure again what is there already")
     return parser
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, say, show
 from benchmarks.timeseries_figures import mean, number, summary
-from benchmarks.timeseries_quality import finite, fit, folder, fresh_peak, key, peak, said
+from benchmarks.timeseries_quality import finite, fit, folder, key, said
 from benchmarks.timeseries_sets import AIR, Task, task
+from benchmarks.timing import fresh_peak, peak, timed
 from diffusionkit.core import guided
 from diffusionkit.timeseries import measures
 from diffusionkit.timeseries.baselines import IMPUTE_BASELINES

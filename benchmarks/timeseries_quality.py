@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import resource
-import sys
 import time
 from argparse import Namespace
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from benchmarks.cells import Cell, Cells, say, show, timed
+from benchmarks.cells import Cell, Cells, say, show
 from benchmarks.timeseries_figures import comparison, missed, verdict
 from benchmarks.timeseries_sets import REFERENCE, SETS, Task, seasons, task
+from benchmarks.timing import fresh_peak, peak, timed
 from diffusionkit.core import guided
 from diffusionkit.recipe import Recipe
 from diffusionkit.timeseries.backtest import Backtest, backtested, baseline_paths, scores
@@ -187,17 +185,3 @@ def baselines(cells: Cells, one: Task, seed: int, options: Namespace) -> dict[st
         return {"figures": found}
 
     return cells.get("/".join(["baselines", one.judged, str(seed), *_paths(options)]), make)["figures"]
-
-
-# ---- memory ----
-
-
-def fresh_peak() -> None:
-    """Lets the highest memory of this process start anew, where the system can."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak() -> float:
-    """The highest memory in MB since `fresh_peak` (Linux counts in KB, macOS in bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,12 +1,17 @@
-"""The one way in which the benchmarks take time: in turns, and by medians."""
+"""The one way in which the benchmarks take time and memory: in turns, by medians, and with the share of the network told apart."""
 
 from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from statistics import median
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -36,21 +41,60 @@ def ratio(slow: list[float], fast: list[float]) -> float:
     return median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-class Clocked(nn.Module):
-    """A module that counts the seconds spent in it, so that the rest of the same run can be told from it."""
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What it returns, and how many seconds it took."""
+    begun = time.perf_counter()
+    found = work()
+    return found, time.perf_counter() - begun
+
+
+class Clock:
+    """Counts the calls of a network and the seconds spent in them, so that the rest of the same run can be told from it.
+
+    It listens by hooks until the end of a `with`; the module stays what it is. `evaluations` counts samples: the times (B,) that
+    are the second argument of every network.
+    """
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module, self.seconds = module, 0.0
+        self.seconds, self.calls, self.evaluations, self._begun = 0.0, 0, 0, 0.0
+        self._hooks = (module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._leave))
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        begun = time.perf_counter()
-        result = self.module(*args, **kwargs)
-        self.seconds += time.perf_counter() - begun
-        return result
+    def _enter(self, *_: Any) -> None:
+        self._begun = time.perf_counter()
 
-    def null(self, *args: Any) -> Any:
-        return self.module.null(*args)
+    def _leave(self, module: nn.Module, given: tuple, found: Any) -> None:
+        self.seconds += time.perf_counter() - self._begun
+        self.calls += 1
+        self.evaluations += given[1].numel() if len(given) > 1 else 0
+
+    def __enter__(self) -> Clock:
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+# ---- memory ----
+
+
+def fresh_peak() -> None:
+    """Lets the highest memory of this process start anew, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> float:
+    """The highest memory in MB since `fresh_peak`."""
+    return megabytes(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def megabytes(usage: resource.struct_rusage) -> float:
+    """The highest memory of a process (Linux counts in KB, macOS in bytes)."""
+    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+# ---- the machine ----
 
 
 def machine() -> dict[str, Any]:

@@ -101,7 +101,8 @@ class Domain(ABC):
     """Objectives of its own, beside those of the core."""
     edits: ClassVar[Mapping[str, str]] = {}
     """For the commands `inpaint`, `edit` and `restore`, the function behind each as 'module:function'. It takes the codec and the
-    files of the command and gives an `Edit`; its keyword-only arguments are options of the command."""
+    files of the command and gives an `Edit`; its keyword-only arguments are options of the command. That of `dock` does all of it
+    and gives the closing line: `command(run, sampler, judging, out, n, seed, fresh, *, ...)`."""
     exchange: ClassVar[Mapping[str, str]] = {}
     """For the commands `import` and `export`, functions as 'module:function': `knows(folder) -> bool`, whether a folder looks like
     one; `read(folder) -> Foreign`; `write(run, origin, folder)`, which fills an empty folder."""
@@ -211,8 +212,10 @@ class Domain(ABC):
     def evaluate(self, run: Any, **options: Any) -> dict[str, Any]:
         """The field's measures of a run, as a tree of numbers beside their floors; pictures go into the run folder.
 
-        Keyword-only arguments are options of `diffusionkit evaluate`. An entry `table` holds the rows to be shown, each of
-        measure, model, what stands beside it, and a comment; without it the tree itself is shown.
+        Keyword-only arguments are options of `diffusionkit evaluate`. Some entries say what the reports show; all may be missing:
+        `table`, rows of texts: measure, model, what stands beside it under its own name, perhaps better, and comment (without a
+        table the tree itself is shown); `better`, for measures of the table "lower" or "higher", so that runs can be compared;
+        `verdict`, a sentence; `pictures`, paths in the run folder, and what is to be seen in each.
         """
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from benchmarks import image_quality
-from benchmarks.cells import Cells
 from benchmarks.image_quality import CALLS, SAMPLERS, Judge, _half_figures, _halves, drawn, main
 from diffusionkit.core import DDIM
 
@@ -73,13 +72,6 @@ def test_a_part_that_there_is_not_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["nothing"])
     assert "latent, guidance, samplers, repaint" in capsys.readouterr().err
-
-
-def test_a_finished_cell_is_not_measured_again(tmp_path):
-    cells = Cells(tmp_path / "image_quality.json", "once")
-    assert cells.get("a", lambda: {"frechet": 1.0})["frechet"] == 1.0
-    again = Cells(tmp_path / "image_quality.json", "again")
-    assert again.get("a", lambda: pytest.fail("was measured already"))["frechet"] == 1.0
 
 
 def test_the_pictures_for_the_docs_are_drawn(tmp_path):

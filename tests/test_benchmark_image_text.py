@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cells import read
 from benchmarks.image_text import main
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.run import Run, assemble
@@ -44,12 +45,11 @@ def words(runs: Path, judge: str = "judge") -> list[str]:
 
 
 def test_every_way_is_judged_on_both_parts(runs, tmp_path, capsys):
-    found = main(
-        [*words(runs), "-n", "3", "--steps", "2", "--pictures", str(tmp_path), "--json", str(tmp_path / "a.json")]
-    )
-    assert found["chance"] == 0.01 and found["captions"] == 3
-    assert len(found["found"]) == 5 and all(set(row) == {"held out", "training"} for row in found["found"].values())
-    assert all(0 <= share <= 1 for row in found["found"].values() for share in row.values())
+    found = main([*words(runs), "-n", "3", "--steps", "2", "--pictures", str(tmp_path), "--out", str(tmp_path)])
+    cells = read(tmp_path / "image_text.json")
+    assert len(cells) == 10 and all(cell["captions"] == 3 and cell["among"] == 100 for cell in cells.values())
+    assert len(found) == 5 and all(set(row) == {"held out", "training"} for row in found.values())
+    assert all(0 <= share <= 1 for row in found.values() for share in row.values())
     assert len(list(tmp_path.glob("*.png"))) == 10
     assert "chance 1 %" in capsys.readouterr().out
 

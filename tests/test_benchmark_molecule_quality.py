@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from benchmarks.cells import Cells
 from benchmarks.molecule_quality import SHARES, _line, _picture, figures, main
 from diffusionkit.molecule.pool import flat
 
@@ -36,8 +35,3 @@ def test_a_part_that_there_is_not_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["nothing"])
     assert "steps, times" in capsys.readouterr().err
-
-
-def test_cells_are_kept(tmp_path):
-    Cells(tmp_path / "a.json", "x").get("k", lambda: {"valid": 1.0})
-    assert Cells(tmp_path / "a.json", "y").get("k", lambda: pytest.fail("measured again"))["valid"] == 1.0

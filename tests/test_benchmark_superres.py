@@ -1,6 +1,5 @@
 """The measuring of enlarged photographs: what agrees with its input does so, and bicubic enlargement has its known figures."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.cells import read
 from benchmarks.superres import WAYS, main
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.run import Run, assemble
@@ -31,17 +31,19 @@ def place(tmp_path_factory) -> Path:
 
 
 def test_what_is_made_to_agree_agrees_and_smooth_waves_are_enlarged_well(place, capsys):
-    words = [str(place / "run"), "--folder", str(place / "photos"), "--json", str(place / "found.json")]
-    found = main([*words, "--picture", str(place / "detail.png")])
-    assert found == json.loads((place / "found.json").read_text())
-    means = found["means"]
+    words = [str(place / "run"), "--folder", str(place / "photos"), "--out", str(place)]
+    means = main(words)
+    (cell,) = read(place / "image_superres.json").values()
+    assert cell["ways"] == means, "one photograph"
     assert set(means) == set(WAYS) and means["bicubic"]["psnr"] > 35
     assert means["bicubic, consistent"]["consistency"] > 60  # up to rounding
     # An untrained run leaves the range of brightness, and is cut there after it was made to agree.
     assert means["ours"]["consistency"] + 15 < means["ours, consistent"]["consistency"]
     assert means["ours"]["psnr"] < means["ours, consistent"]["psnr"] < means["bicubic"]["psnr"]
-    assert Image.open(place / "detail.png").size[0] > 100
-    assert "mean bicubic" in capsys.readouterr().out
+    assert main([*words, "--pictures", str(place)]) == means
+    assert Image.open(place / "superres.png").size[0] > 100
+    said = capsys.readouterr().out
+    assert "mean bicubic" in said and "measured already" in said
 
 
 def test_an_empty_folder_is_named(place, tmp_path, capsys):

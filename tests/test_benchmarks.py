@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import image
+from benchmarks import __main__, image
+from benchmarks.cells import read
 from benchmarks.peers import PEERS, Case, ours, parameters
-from benchmarks.timing import Clocked, ratio, rounds
+from benchmarks.timing import Clock, ratio, rounds
 
 TINY = Case("tiny", (1, 8, 8), 2, 8, (1, 2), 1, (4,))
 ROOT = Path(__file__).parent.parent
@@ -24,10 +25,12 @@ def test_rounds_measure_everyone_equally_often() -> None:
     assert ratio([2.0, 30.0, 4.0], [1.0, 10.0, 2.0]) == 2.0
 
 
-def test_clocked_counts_the_calls_alone() -> None:
-    clocked = Clocked(torch.nn.Identity())
-    assert clocked(torch.ones(1)) == 1
-    assert 0 < clocked.seconds < 1
+def test_a_clock_counts_the_calls_until_it_is_left() -> None:
+    module = torch.nn.Identity()
+    with Clock(module) as clock:
+        assert module(torch.ones(1)) == module(torch.ones(1)) == 1
+    module(torch.ones(1))
+    assert clock.calls == 2 and 0 < clock.seconds < 1
 
 
 @pytest.mark.parametrize("name", ["ours", *PEERS])
@@ -56,11 +59,28 @@ def test_gates_are_lower_bounds_for_ratios_and_upper_bounds_for_costs() -> None:
     assert "MISSED" in image.show(image.row("p", "w", 4.0, "%", 3.0))
 
 
-def test_runs_as_a_file_and_writes_json(tmp_path: Path) -> None:
-    file = tmp_path / "numbers.json"
-    command = [sys.executable, str(ROOT / "benchmarks/image.py"), "--quick", "--only", "cli", "--json", str(file)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["benchmarks", "image"], ["benchmarks.image"]])
+def test_the_program_and_its_modules_run_and_keep_their_cells(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", *words, "cli", "--quick", "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    (row,) = json.loads(file.read_text())["rows"]
-    assert row["what"] == "diffusionkit --help"
-    assert row["value"] > 0
+    ((key, cell),) = read(tmp_path / "image_speed.json").items()
+    (row,) = cell["rows"]
+    assert key == "cli/quick" and row["what"] == "diffusionkit --help" and row["value"] > 0
+    assert cell["command"].startswith("python -m benchmarks image cli")
+
+
+def test_the_program_lists_its_benchmarks_and_refuses_others(capsys: pytest.CaptureFixture) -> None:
+    __main__.main([])
+    said = capsys.readouterr().out
+    assert all(any(line.split()[0] == name for line in said.splitlines() if line) for name in __main__.PROGRAMS)
+    with pytest.raises(SystemExit):
+        __main__.main(["imag"])
+    assert "did you mean image?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", __main__.PROGRAMS)
+def test_every_benchmark_is_a_module_with_a_sentence(name: str) -> None:
+    module = importlib.import_module(__main__.PROGRAMS[name])
+    assert callable(module.main) and __main__.sentence(name).endswith((".", "?"))

@@ -203,6 +203,17 @@ def test_a_sampler_that_does_not_fit_the_process_is_refused(write: Any) -> None:
     assert f"{path}: sampling: " in message and "use ddpm or ddim" in message
 
 
+def test_temperatures_are_a_number_or_one_for_each_part(write: Any) -> None:
+    parts = "{name: product, parts: {tr: gaussian, rot: rotation}}"
+    text = f"domain: fake\ndata: dots\nbackbone: net\nprocess: {parts}\nsampling: {{temperature: 0.5}}\n"
+    recipe = Recipe.load(write(text), {"sampling.temperature.rot": "0.8"})
+    assert recipe.sections["sampling"]["temperature"] == {"rot": 0.8}
+    assert recipe.build("sampling").temperature == {"rot": 0.8}
+    assert "sampling: temperature for parts that are not there: rott; parts: tr, rot" in complaint(
+        write(text.replace("0.5", "{rott: 0.5}"))
+    )
+
+
 def test_all_mistakes_come_in_one_message(write: Any) -> None:
     text = (
         GOOD.replace("size: 4", "sise: 4, flip: 3").replace("steps: 5", "steps: 0").replace("predict: v", "predict: u")

@@ -15,6 +15,10 @@ from diffusionkit.image.rebuilt import Finish, compared, compared_rows, draw, lo
 from diffusionkit.image.resize import enlarge
 from diffusionkit.image.smaller import shrunk
 
+_SEEN = (
+    "Held-out pictures made smaller and enlarged: by bicubic interpolation, by the model, and below both the originals."
+)
+
 
 def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish]:
     """Measures of n held-out pictures that were made smaller and are enlarged as the recipe's section `sampling` says.
@@ -35,6 +39,7 @@ def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish
     measures: dict[str, Any] = {"loss": losses(work, stage), "factor": factor, "of": list(codec.small)}
     measures |= compared(work, seen, chosen, network, stage)
     again = {name: shrunk(pictures, factor) for name, pictures in seen.items()}
+    measures["pictures"] = {plots.EVALUATION: _SEEN}
     measures["consistency"] = {name: psnr(pictures, codec.display(small)) for name, pictures in again.items()}
 
     def finish(path: Path, found: dict[str, Any]) -> list[dict[str, str]]:

@@ -73,7 +73,7 @@ def evaluate(
         console.print(f"The classifier that lends its features is right on {share} of held-out pictures.")
         measures, finish = _rule(run)(work, network, stage)
     measures = _plain({**_facts(work), **measures, "classifier": _about(work), "seconds": work.seconds})
-    measures["picture"] = plots.EVALUATION
+    measures["better"] = plots.BETTER
     measures["table"] = finish(run.folder / plots.EVALUATION, measures)
     return measures
 
@@ -89,6 +89,7 @@ def _measure(work: Work, network: Any, stage: Stage) -> tuple[dict[str, Any], Ca
     """All measures of what is drawn, and what draws the picture and makes the table of them."""
     measures: dict[str, Any] = {"loss": _losses(work, stage)}
     measures["bits_per_dimension"] = _bits(work, stage) if work.chain else {"absent": "states are latents, not pixels"}
+    measures["pictures"] = {plots.EVALUATION: plots.SEEN}
     samples, classes = _draw(work, stage)
     measures |= _compare(work, samples, classes, network, stage)
     measures["nearest_training"], near = _memorised(work, samples, stage)

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 EVALUATION = "evaluation.png"
 COLUMNS = ("measure", "model", "beside", "comment")
+BETTER = {
+    **dict.fromkeys(("bits/dim", "Fréchet, classifier", "FID, Inception"), "lower"),
+    **dict.fromkeys(
+        ("precision", "recall", "class accuracy", "caption found", "PSNR", "SSIM", "consistency"), "higher"
+    ),
+}
+SEEN = (
+    "Denoising error per noise level, terms of the bound, samples, and samples above their nearest training pictures, the most "
+    "alike first."
+)
 _HELD, _TRAIN = "#1f77b4", "#ff7f0e"
 
 

@@ -35,6 +35,7 @@ def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish
     chosen = work.chosen(work.test, work.n)
     seen, latent = _seen(work, chosen, stage)
     measures = {"loss": losses(work, stage), "latents": latent, **compared(work, seen, chosen, network, stage)}
+    measures["pictures"] = {plots.EVALUATION: "Held-out pictures, and below each what came back from its latents."}
 
     def finish(path: Path, found: dict[str, Any]) -> list[dict[str, str]]:
         draw(path, seen["held"], seen["reconstructions"])

@@ -41,7 +41,7 @@ def command(
         n: poses of each ligand.
         seed: of start structures and noise.
         fresh: forget what was begun.
-        protein, ligand, center, pocket_from, residues, radius, without, relax: see docs/molecule.md.
+        protein, ligand, center, pocket_from, residues, radius, without, relax: see docs/poses.md.
 
     Returns:
         The closing line.

@@ -10,7 +10,7 @@ _MATCHES = 12  # ways to exchange symmetric atoms that are looked at
 
 
 def distances(places: np.ndarray, mol: Any, aligned: bool = True) -> np.ndarray:
-    """(K, K) root mean square deviations in Å of conformers (K, N, 3), symmetric atoms exchanged; with superposition or in place."""
+    """(K, K) root mean square deviations in Å of conformers (K, N, 3), symmetric atoms exchanged; aligned, or in place."""
     matches = mol.GetSubstructMatches(mol, uniquify=False, maxMatches=_MATCHES)
     x = places - places.mean(1 if aligned else (0, 1), keepdims=True)
     square = (x**2).sum((1, 2))

@@ -18,11 +18,16 @@ from diffusionkit.molecule.docking import STARTS, starts
 from diffusionkit.molecule.pool import progress, shared_out
 from diffusionkit.molecule.pose_checks import RIGHT
 from diffusionkit.molecule.pose_data import Complex
-from diffusionkit.molecule.pose_judging import judged, pictures
+from diffusionkit.molecule.pose_judging import SEEN, judged, pictures
 from diffusionkit.molecule.pose_plots import Panel
 from diffusionkit.molecule.pose_ranking import CONFIDENCE, DENSITY, Judge
 
 STARTING = ("etkdg", "crystal")
+BETTER = {
+    **dict.fromkeys(("below 2", "PB-valid", "below 2 and PB-valid"), "higher"),
+    **dict.fromkeys(("median", "clashing"), "lower"),
+}
+_SEEN = "The first pose of some complexes in its pocket beside the known one, from the nearest to the farthest."
 
 
 @dataclass
@@ -89,6 +94,7 @@ def evaluate(
     picture(found, pictures(run.folder) / "poses.png")
     where = f"{data.radius:g} Å about the known ligand's centroid"
     table = [_shown(name, row) | {"pocket": where} for name, row in rows.items()]
+    told |= {"better": BETTER, "pictures": {"pictures/poses.png": _SEEN} | ({} if judge is None else SEEN)}
     return {**told, "left_out": reasons, "rows": rows, "table": table}
 
 

@@ -16,6 +16,10 @@ from diffusionkit.molecule.pose_checks import RIGHT
 from diffusionkit.molecule.pose_data import Complex
 from diffusionkit.molecule.pose_ranking import CALIBRATION
 
+SEEN = {
+    "pictures/confidence.png": "How well right poses are told from wrong ones, and whether the confidence is what it says."
+}
+
 
 def judged(run: Any) -> dict[str, Any]:
     """ROC and calibration of a model that judges; fits the two numbers of Platt's scaling on the part to choose by.
@@ -52,7 +56,7 @@ def judged(run: Any) -> dict[str, Any]:
         }
         for part, row in found.items()
     ]  # fmt: skip
-    return {"scale": scale, "shift": shift, **found, "table": table}
+    return {"scale": scale, "shift": shift, **found, "table": table, "pictures": SEEN}
 
 
 def pictures(folder: str | Path) -> Path:

@@ -16,6 +16,12 @@ from diffusionkit.tabular.privacy import PrivacyReport, privacy_report
 from diffusionkit.tabular.report import QualityReport, quality_report
 from diffusionkit.tabular.text import number, stages
 
+_PICTURES = {
+    "pictures/marginals.png": "Each column's distribution in real and in synthetic rows.",
+    "pictures/correlations.png": "How strongly each pair of columns is tied, in real and in synthetic rows, and the difference.",
+    "pictures/embedding.png": "Real and synthetic rows on one map.",
+}
+
 
 def evaluate(
     run: Any,
@@ -42,9 +48,10 @@ def evaluate(
     report = quality_report(
         train, fake, test, target, seed, {name: kinds[name] for name in shown}, n_jobs=torch.get_num_threads()
     )
+    found = {"seed": seed, **report.to_dict(), "table": _table(report)}
     if pictures:
         report.plot(run.folder / "pictures")
-    found = {"seed": seed, **report.to_dict(), "table": _table(report)}
+        found["pictures"] = _PICTURES
     if privacy:
         threads, columns = torch.get_num_threads(), {name: kinds[name] for name in shown}
         private = privacy_report(train, test, fake, losses=losses, seed=seed, columns=columns, n_jobs=threads)

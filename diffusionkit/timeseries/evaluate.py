@@ -21,6 +21,12 @@ _COMMENTS = {
     "coverage_80": "share of what came within the 80 % interval; .80 is ideal",
 }
 
+_PICTURES = {
+    "pictures/backtest.png": "The windows of the backtest along time: the model's quantiles beside what came.",
+    "pictures/last_window.png": "The last window: fan charts of single series beside what came.",
+    "pictures/pit.png": "Histogram of PIT values, which is flat where the spread is right.",
+}
+
 
 def evaluate(run: Any, n: int = 100, seed: int = 0, pictures: bool = True) -> dict[str, Any]:
     """See `TimeSeriesDomain.evaluate`."""
@@ -32,14 +38,16 @@ def evaluate(run: Any, n: int = 100, seed: int = 0, pictures: bool = True) -> di
     diffusion = guided(run.diffusion, sampling.guidance, sampling.clip)
     torch.manual_seed(seed)
     found = backtested(diffusion, run.codec, test, n, run.sampler(), sampling.batch_size, seed)
+    table = [_row(name, found) for name in found.scores["model"]]
+    told = {"verdict": found.verdict(), "better": dict.fromkeys(LOWER, "lower"), "table": table}
     if pictures:
         folder = run.folder / "pictures"
         folder.mkdir(exist_ok=True)
         found.plot(folder / "backtest.png")
         forecasts(found.forecasts[-1], folder / "last_window.png", actual=found.actual)
         pit_histogram(found.pit, folder / "pit.png")
-    table = [_row(name, found) for name in found.scores["model"]]
-    return {"seed": seed, "paths": n, **found.scores, "verdict": found.verdict(), "table": table}
+        told["pictures"] = _PICTURES
+    return {"seed": seed, "paths": n, **found.scores, **told}
 
 
 def held_out(source: Any, panel: Any) -> Windows:

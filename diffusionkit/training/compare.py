@@ -9,9 +9,9 @@ from typing import Any
 
 from diffusionkit.errors import UserError
 from diffusionkit.training import chart, folder, page
-from diffusionkit.training.report import SAMPLES, leaves, pictures, rows_of, said, summary, write
+from diffusionkit.training.report import SAMPLES, by_measure, leaves, pictures, said, summary, write
 
-_WORDS = ("measure", "model", "better", "comment")  # columns of a table that hold nothing to set beside
+_WORDS = ("measure", "better", "comment")  # columns of a table that hold nothing to set beside
 _OWN = ("data", "network", "domain")  # of a summary, said in the recipe as well
 
 
@@ -75,14 +75,16 @@ def _runs(names: Sequence[str], folders: Sequence[Path]) -> list[dict[str, str]]
 
 def _measures(names: Sequence[str], measures: Sequence[Mapping[str, Any]]) -> list[str]:
     """One table of all measures that any run has, with the best figures marked, and how the evaluations themselves differed."""
-    tables = [{row["measure"]: row for row in rows_of(one) if "measure" in row} for one in measures]
+    tables = [{row["measure"]: row for row in by_measure(one)} for one in measures]
     rows, best = [], {}
     for measure in dict.fromkeys(name for table in tables for name in table):
         found = [table.get(measure, {}) for table in tables]
-        cells = {name: row.get("model", "–") for name, row in zip(names, found, strict=True)}
+        cells = {name: row.get(_model(row), "–") for name, row in zip(names, found, strict=True)}
         better = next((b for row, one in zip(found, measures, strict=True) if (b := _better(row, one))), "")
         best[len(rows)] = _best(cells, better)
-        columns = dict.fromkeys(c for table in tables for row in table.values() for c in row if c not in _WORDS)
+        columns = dict.fromkeys(
+            c for table in tables for row in table.values() for c in row if c not in (*_WORDS, _model(row))
+        )
         beside = {c: " | ".join(dict.fromkeys(str(row[c]) for row in found if row.get(c))) or "–" for c in columns}
         rows.append({"measure": measure} | cells | {"better": better or "–"} | beside)
     unlike = _unlike(names, measures)
@@ -94,6 +96,11 @@ def _measures(names: Sequence[str], measures: Sequence[Mapping[str, Any]]) -> li
         page.paragraph("Mind that the evaluations were not alike:" if unlike else "", "note"),
         page.table(unlike, "How the runs were measured", beside=True),
     ]
+
+
+def _model(row: Mapping[str, str]) -> str:
+    """The column that holds the model's own figure: the first after the measure."""
+    return "model" if "model" in row else next((name for name in row if name not in _WORDS), "model")
 
 
 def _better(row: Mapping[str, str], measures: Mapping[str, Any]) -> str:

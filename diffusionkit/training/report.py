@@ -127,6 +127,17 @@ def rows_of(measures: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows or [{"measure": name, "model": said(value)} for name, value in leaves(figures(measures))]
 
 
+def by_measure(measures: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows that a domain shows, one for each measure: a table of one row for each way to do it is turned over."""
+    rows = rows_of(measures)
+    first = next(iter(rows[0]), "measure") if rows else "measure"
+    if first == "measure":
+        return rows
+    return [
+        {"measure": name} | {row[first]: row[name] for row in rows if name in row} for name in rows[0] if name != first
+    ]
+
+
 def figures(measures: Mapping[str, Any]) -> dict[str, Any]:
     """What has been measured, without what is said of it."""
     return {name: value for name, value in measures.items() if name not in _TREES}

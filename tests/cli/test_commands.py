@@ -18,7 +18,7 @@ import diffusionkit
 import diffusionkit.cli.start
 import diffusionkit.recipe
 from diffusionkit.cli import main
-from diffusionkit.core import DDIM, DDPM, REGISTRY, Diffusion, Gaussian, NoisyClassifier, Sampler, Torus
+from diffusionkit.core import DDIM, DDPM, REGISTRY, Diffusion, Gaussian, NoisyClassifier, Product, Sampler, Torus
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from tests.cli.words import call, fails
@@ -146,12 +146,46 @@ def test_a_sampler_that_does_not_fit_the_process_is_refused(fake: Any, capsys: p
     assert "use ddpm or ddim" in fails(f"sample {fake.folder} --sampler heun", capsys)
 
 
+def test_parts_of_a_product_have_temperatures_of_their_own(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.run.diffusion = Diffusion(torch.nn.Identity(), Product({"tr": Gaussian(), "tor": Torus()}))
+    call(f"sample {fake.folder} --eta 1 --temperature.tor 0.8 --temperature.tr=0.5")
+    assert fake.calls[-1][-1]["sampler"].temperature == {"tor": 0.8, "tr": 0.5}
+    capsys.readouterr()
+    assert "not there: tors; parts: tr, tor" in fails(f"sample {fake.folder} --temperature.tors 0.8", capsys)
+    assert "sampling.temperature.tor: must be a number" in fails(f"sample {fake.folder} --temperature.tor hot", capsys)
+    assert "sampling.temperature: must not be negative" in fails(f"sample {fake.folder} --temperature.tor=-1", capsys)
+
+
 def test_evaluate_prints_a_table_and_saves_the_numbers(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    call(f"evaluate {fake.folder} -n 5 --folds 3")
+    call(f"evaluate {fake.folder} -n 5 --folds 3 --steps 9")
     printed = capsys.readouterr().out
+    assert f"Report in {fake.folder}/report.html" in printed
+    page = (fake.folder / "report.html").read_text()
+    assert f"diffusionkit evaluate {fake.folder} --folds 3 --steps 9 -n 5" in page and "0.125" in page
     assert "loss: floor" in printed and "0.125" in printed
     saved = json.loads((fake.folder / "metrics.json").read_text())
     assert saved == {"loss": {"all": 0.25, "floor": 0.125}, "n": 5, "folds": 3}
+
+
+def test_evaluate_without_a_report(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    call(f"evaluate {fake.folder} --no-report")
+    assert not (fake.folder / "report.html").exists() and "Report" not in capsys.readouterr().out
+
+
+def test_compare_sets_evaluated_runs_side_by_side(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [fake.folder / name for name in ("one", "two")]
+    for run in runs:
+        run.mkdir()
+        (run / "recipe.yaml").write_text(RECIPE)
+    page = fake.folder / "page.html"
+    line = f"compare {runs[0]} {runs[1]} --out {page}"
+    assert f"run `diffusionkit evaluate {runs[0]}` first" in fails(line, capsys)
+    for run in runs:
+        (run / "metrics.json").write_text('{"loss": 0.5}')
+    call(line)
+    assert capsys.readouterr().out == f"2 runs in {page}\n" and "0.5" in page.read_text()
+    assert "unknown option --outt; did you mean '--out'?" in fails(f"{line} --outt x", capsys)
+    assert "two or more different ones" in fails(f"compare {runs[0]}", capsys)
 
 
 def test_plot_and_interpolate_say_where_the_pictures_are(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +259,8 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch)
             "RUN", "-n", "--out", "--sampler", "--steps", "--eta", "--guidance", "--class", "--seed", "--batch-size", "--clip",
             "--classifier", "--device", "--recipe", "Example: ", *REGISTRY[Sampler],
         ]),
-        ("evaluate", ["RUN", "-n", "--seed", "--device", "Example: "]),
+        ("evaluate", ["RUN", "-n", "--seed", "--device", "--no-report", "Example: "]),
+        ("compare", ["RUN", "--out", "Example: "]),
         ("interpolate", ["RUN", "-n", "--points", "--sampler", "--guidance", "--seed", "--out", "Example: "]),
         ("plot", ["RUN", "--device", "Example: "]),
         ("info", ["RUN", "Example: "]),

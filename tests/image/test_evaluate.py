@@ -116,7 +116,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any
 def test_all_is_there_and_fits_json(copied: Any) -> None:
     run, found = copied
     assert {
-        "n", "seed", "step", "device", "versions", "sampling", "seconds", "classifier", "data", "loss", "table", "picture",
+        "n", "seed", "step", "device", "versions", "sampling", "seconds", "classifier", "data", "loss", "table", "pictures", "better",
         "bits_per_dimension", "frechet_classifier", "fid_inception", "precision", "recall", "nearest_training", "class_accuracy",
     } == set(found)  # fmt: skip
     assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -98,9 +98,7 @@ def test_evaluating_measures_beside_baselines(run):
     assert {"CRPS", "CRPS_sum", "energy", "MASE", "coverage_80"} <= set(rows)
     assert {"model", "seasonal naive", "persistence", "comment"} <= set(rows["CRPS"])
     for name, row in rows.items():  # a model that loses says so
-        better = [
-            k for k in found if isinstance(found[k], dict) and k != "model" and found[k][name] < found["model"][name]
-        ]
+        better = [k for k in row if k not in ("measure", "model", "comment") and found[k][name] < found["model"][name]]
         lower = not name.startswith(("coverage", "width"))
         assert row["comment"].startswith("LOSES") == bool(better and lower)
     assert found["verdict"].startswith("THE MODEL LOSES") or found["verdict"].startswith("No baseline")

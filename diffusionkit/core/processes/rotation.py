@@ -74,7 +74,7 @@ def exp(v: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3), by Rodrigues' formula."""
     angle = v.norm(dim=-1)[..., None, None] / math.pi
     eye = torch.eye(3, dtype=v.dtype, device=v.device).expand(*v.shape, 3)
-    cross = torch.linalg.cross(eye.expand(*v.shape, 3), v.unsqueeze(-2).expand(*v.shape, 3))
+    cross = torch.linalg.cross(eye, v.unsqueeze(-2))
     return eye + angle.sinc() * cross + (angle / 2).sinc() ** 2 / 2 * (cross @ cross)
 
 
@@ -100,17 +100,17 @@ def igso3(angle: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     f(w) = sum_l (2 l + 1) exp(-l (l + 1) sigma^2 / 2) sin((l + 1/2) w) / sin(w / 2)
          = exp(sigma^2 / 8) sqrt(2 pi) / sigma^3 / sin(w / 2) sum_k (-1)^k (w + 2 pi k) exp(-(w + 2 pi k)^2 / 2 sigma^2),
 
-    the latter by Poisson's summation. Below sigma = 1 the images k = -1, 0, 1 are exact to rounding, above ten terms of the series,
-    taken as one of cosines. Both are worked out in float64; the errors are below 1e-6 of the values for sigma from 0.001 on.
+    the latter by Poisson's summation. Below sigma = 1 the periods k = -1, 0, 1 are exact to rounding, above it ten terms of the
+    series, as one of cosines. Both are worked out in float64; the errors are below 1e-6 of the values for sigma from 0.001 on.
     """
     w, sigma = angle.double(), sigma.to(angle.device, torch.float64)
-    # The images, with the factor (w / sin) exp(-w^2 / 2 sigma^2) taken out and terms that are 0 / 0 at w = 0 at 0.001.
+    # The periods, with the factor (w / sin) exp(-w^2 / 2 sigma^2) taken out and terms that are 0 / 0 at w = 0 at 0.001.
     s2, a, u = sigma.clamp(max=1) ** 2, w.clamp(1e-3, math.pi), 2 * math.pi
     last, other = torch.exp(-u * (math.pi - a) / s2), torch.exp(-2 * u * a / s2)
-    images = 1 + last * (u / a * (1 - other) - (1 + other))
+    periods = 1 + last * (u / a * (1 - other) - (1 + other))
     bend = last * (u / s2 * (u / a * (1 + other) - (1 - other)) - u / a**2 * (1 - other))
-    near = s2 / 8 + math.log(8 * math.pi) / 2 - 1.5 * s2.log() - (a / u).sinc().log() + images.log() - w**2 / s2 / 2
-    near_slope = (1 / a - 0.5 / (a / 2).tan() + bend / images) / a - 1 / s2
+    near = s2 / 8 + math.log(8 * math.pi) / 2 - 1.5 * s2.log() - (a / u).sinc().log() + periods.log() - w**2 / s2 / 2
+    near_slope = (1 / a - 0.5 / (a / 2).tan() + bend / periods) / a - 1 / s2
     # The series.
     j, w = torch.arange(10, device=w.device), w.unsqueeze(-1)
     terms = (2 * j + 1) * torch.exp(-j * (j + 1) / 2 * sigma.clamp(min=1).unsqueeze(-1) ** 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,6 @@ from diffusionkit.training.run import fit
 from tests.molecule.poses.complexes import pocket, untrained
 
 LIGANDS = [("para", "CC(=O)Nc1ccc(O)cc1"), ("broken", "C(C"), ("lead", "C[Pb]C"), ("acid", "C[C@H](N)C(=O)O")]
-TINY = {"name": "pose", "width": 8, "depth": 1}
 
 
 class Lower:
@@ -204,7 +204,9 @@ def test_the_command_docks_and_refuses(folder, tmp_path, capsys):
         "--out",
         str(tmp_path / "a.sdf"),
     ]
-    main([*words, "--ligand", "CCO", "--pocket-from", str(folder / "ref.sdf"), "--relax"])
+    with pytest.raises(SystemExit) as done:
+        main([*words, "--ligand", "CCO", "--pocket-from", str(folder / "ref.sdf"), "--relax"])
+    assert done.value.code == 0
     told = capsys.readouterr()
     assert "2 poses in" in told.out and len(list(Chem.SDMolSupplier(str(tmp_path / "a.sdf")))) == 2
     wrong = {
@@ -214,9 +216,9 @@ def test_the_command_docks_and_refuses(folder, tmp_path, capsys):
         "has no atom within": ["--ligand", "CCO", "--center", "500,0,0"],
     }
     for text, more in wrong.items():
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as done:
             main([*words, *more])
-        assert text in capsys.readouterr().err
+        assert done.value.code == 2 and text in capsys.readouterr().err
 
 
 def test_evaluation_keeps_poses_and_compares_with_random_placement(folder, made):
@@ -261,3 +263,33 @@ def test_figures_count_what_was_left_out(made):
     rows = pose_evaluate.rows_of(docked, 2 * len(made), checks=False)
     assert rows["model, first by density"]["below 2"] == 0.5 and rows["model, best of n"]["median"] < 1e-4
     assert rows["random, first"]["below 2"] == 0
+
+
+def test_a_judge_is_calibrated_on_the_part_to_choose_by(made, tmp_path):
+    """Its log odds are half of what they should be and shifted, which Platt's two numbers put right."""
+    rng, odds, truth = np.random.default_rng(0), {}, {}
+    for one in made:
+        odds[one.name] = rng.normal(size=2000)
+        truth[one.name] = rng.random(2000) < pose_ranking.logistic(2 * odds[one.name] + 1)
+    arrays = {f"rmsd/{name}": np.where(right, 1.0, 3.0) for name, right in truth.items()}
+    arrays |= {f"pos/{one.name}": np.zeros((2000, one.ligand.GetNumAtoms(), 3), np.float32) for one in made}
+    np.savez(tmp_path / "poses_val.npz", **arrays)
+
+    data = SimpleNamespace(run=str(tmp_path), load=lambda: {"val": made, "test": []})
+    run = SimpleNamespace(
+        folder=tmp_path,
+        recipe=SimpleNamespace(build=lambda name: data),
+        diffusion=SimpleNamespace(objective=SimpleNamespace(log_odds=None)),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            pose_draw, "confidence", lambda diffusion, pocket, ligands, places: [odds[ligands[0].mol.GetProp("_Name")]]
+        )
+        found = pose_evaluate.evaluate(run)
+    assert found["val"]["calibration"]["error"] < 0.03 and found["val"]["auc"] > 0.7
+    judge = pose_ranking.judge(run)
+    assert (judge.scale, judge.shift) == pytest.approx((2, 1), abs=0.15)
+    assert (tmp_path / "pictures" / "confidence.png").stat().st_size > 5000
+    (tmp_path / pose_ranking.CALIBRATION).write_text("{}")
+    with pytest.raises(UserError, match="damaged"):
+        pose_ranking.judge(run)

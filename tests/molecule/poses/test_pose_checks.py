@@ -28,7 +28,7 @@ def test_rmsd_is_in_place_and_exchanges_what_is_equal():
     known = with_conformers(mol, place[None])
     flipped = place.copy()
     flipped[[0, 2]] = place[[2, 0]]  # the ends of the acid: conjugated, so the same
-    moved = place + [3.0, 0, 0]
+    moved = place + np.array([3.0, 0, 0])
     turned = (place - place.mean(0)) @ Rotation.from_euler("z", 180, degrees=True).as_matrix() + place.mean(0)
     far = pose_checks.rmsd(mol, np.stack([place, flipped, moved, turned]), known)
     assert far[:3] == pytest.approx([0, 0, 3], abs=1e-5)
@@ -48,7 +48,9 @@ def test_density_counts_the_poses_that_lie_near():
     place = pos.numpy()
     found = pose_checks.density(np.stack([place, place, place, place + 100]), mol)
     assert found == pytest.approx([0.75, 0.75, 0.75, 0.25])
-    assert pose_checks.density(np.stack([place, place + [2.0, 0, 0]]), mol) == pytest.approx([(1 + np.exp(-1)) / 2] * 2)
+    assert pose_checks.density(np.stack([place, place + np.array([2.0, 0, 0])]), mol) == pytest.approx(
+        [(1 + np.exp(-1)) / 2] * 2
+    )
 
 
 def test_clashes_are_pairs_within_three_quarters_of_the_radii_and_metals_are_small():

@@ -1,0 +1,71 @@
+"""Models for benchmarks: trained by the command, as its users train them, unless they are there."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from benchmarks.cells import say
+from benchmarks.timing import megabytes, timed
+from diffusionkit.recipe import Recipe
+from diffusionkit.training.folder import read_metrics
+from diffusionkit.training.run import Run
+
+SPENT = ("train_seconds", "cpu_seconds", "peak_mb")
+
+
+def trained(recipe: str, folder: Path, settings: Mapping[str, str] | None = None) -> Run:
+    """The run in this folder, trained there by the command unless it is there; a training that was interrupted goes on."""
+    train(recipe, folder, settings)
+    return Run.load(folder)
+
+
+def train(recipe: str, folder: Path, settings: Mapping[str, str] | None = None) -> dict[str, float]:
+    """Trains a recipe by the command, unless its run is there, which leaves no figures.
+
+    Returns:
+        Seconds of the training, and of this process those of all processors and the highest memory.
+    """
+    if (folder / "weights.safetensors").exists() and not _unfinished(folder):
+        return {}
+    words = [word for key, value in (settings or {}).items() for word in (f"--{key}", value)]
+    words = [
+        "train",
+        recipe,
+        "--out",
+        str(folder),
+        *words,
+        *(["--resume"] if (folder / "recipe.yaml").exists() else []),
+    ]
+    say(shlex.join(["diffusionkit", *words]))
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen([sys.executable, "-m", "diffusionkit", *words], env={**os.environ, **threads}) as process:
+        (_, status, usage), seconds = timed(lambda: _ended(process))
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"the training of {recipe} has ended with code {process.returncode}")
+    rows = read_metrics(folder / "metrics.csv")
+    told = rows[-1]["seconds"] if rows else seconds  # those before an interruption as well
+    found = (round(told, 1), round(usage.ru_utime + usage.ru_stime, 1), round(megabytes(usage)))
+    return dict(zip(SPENT, found, strict=True))
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether a training has kept its checkpoint short of its end."""
+    rows = read_metrics(folder / "metrics.csv")
+    return bool(rows) and rows[-1]["step"] < Recipe.from_run(folder).build("training").steps
+
+
+def _ended(process: subprocess.Popen) -> tuple:
+    """Waits for a process; one that is interrupted together with this one is given the time to save its run."""
+    try:
+        return os.wait4(process.pid, 0)
+    except KeyboardInterrupt:
+        os.wait4(process.pid, 0)
+        raise
