@@ -15,9 +15,9 @@ from diffusionkit.core.state import tree_map
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import chemistry, energy, geometry, metrics
 from diffusionkit.molecule.cache import kept
+from diffusionkit.molecule.likelihood import molecule_bound
 from diffusionkit.molecule.pool import flat, parted
 from diffusionkit.molecule.properties import values
-from diffusionkit.molecule.likelihood import molecule_bound
 from diffusionkit.molecule.sets import MoleculeSet
 
 LEAST = 10  # molecules, below which no measure says anything

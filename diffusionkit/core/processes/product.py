@@ -119,15 +119,11 @@ class Product(Process):
     def prior_kl(self, x0: Any, rows: Any = None) -> Tensor:
         return self._sum(self._map(lambda part, r, x: part.prior_kl(x, r), rows, x0))
 
-    def reconstruction(
-        self, x0: Any, x_t: Any, estimate: Any, t: Tensor, rows: Any = None, bin: Any = None
-    ) -> Tensor:
+    def reconstruction(self, x0: Any, x_t: Any, estimate: Any, t: Tensor, rows: Any = None, bin: Any = None) -> Tensor:
         """`bin` may be a dict of those parts that are quantised."""
         bins = dict.fromkeys(self.names) | bin if isinstance(bin, dict) else dict.fromkeys(self.names, bin)
         return self._sum(
-            self._map(
-                lambda part, r, x, y, e, b: part.reconstruction(x, y, e, t, r, b), rows, x0, x_t, estimate, bins
-            )
+            self._map(lambda part, r, x, y, e, b: part.reconstruction(x, y, e, t, r, b), rows, x0, x_t, estimate, bins)
         )
 
     def dimensions(self, x: Any, rows: Any = None) -> Tensor:

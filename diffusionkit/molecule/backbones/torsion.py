@@ -93,7 +93,7 @@ class TorsionNetwork(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: dict[str, Tensor], rows: Rows) -> Tensor:
         """(R, 1) for angles x (R, 1) at times t (B,); `cond` is that of `conformer_codec.batch`."""
-        pos, bond = conformer_codec.positions(x, cond), cond["bond"]
+        pos = conformer_codec.positions(x, cond)
         time = self.time(t)
         near = self._near(pos, cond)
         h = self.first(cond["features"].to(pos)) + time[cond["atom"]]
