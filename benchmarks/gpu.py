@@ -9,38 +9,21 @@ whole way in a minute.
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cells import Cell, Cells, about, command_line, opened, say, show
+from benchmarks.gpu_quality import RESERVE, quality
+from benchmarks.gpu_trials import TRIALS, Trial, card
 from benchmarks.peers import Case, diffusers, ours
 from benchmarks.timing import ratio, rounds
-from diffusionkit.core import (
-    DDIM,
-    REGISTRY,
-    Categorical,
-    Diffusion,
-    Gaussian,
-    LinearVariance,
-    Product,
-    Schedule,
-    Simple,
-    guided,
-)
-from diffusionkit.core.rows import Rows
 from diffusionkit.core.state import tree_map
-from diffusionkit.recipe import Recipe
 
 PEAKS = {  # TFLOP/s of dense bf16 products, as NVIDIA states them; the first name that is part of the card's counts
     "B200": 2250.0,
@@ -55,17 +38,6 @@ PEAKS = {  # TFLOP/s of dense bf16 products, as NVIDIA states them; the first na
     "RTX 3090": 71.0,
 }
 PARTS = ("unet", "peers", "dit", "tabular", "egnn", "quality")
-_RESERVE = 90.0  # seconds left for drawing and measuring after the training
-
-
-class Trial(NamedTuple):
-    """A diffusion to take training steps of, and its batch."""
-
-    diffusion: nn.Module
-    x: Any
-    cond: Any
-    rows: Rows | None
-    items: int
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -83,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     for part in options.parts or PARTS:
         if part == "quality":
             lines += quality(cells, options)
-        elif time.monotonic() > options.end - _RESERVE * (not options.tiny):
+        elif time.monotonic() > options.end - RESERVE * (not options.tiny):
             say(f"{part}: no time left; the same command goes on here")
         elif part == "peers":
             lines += peers(cells, options)
@@ -105,89 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, default=9.0, help="after which it stops, to go on with the same command")
     add("--data", help="quality: folder of the pictures of CIFAR-10; that of DIFFUSIONKIT_DATA by default")
     return parser
-
-
-# ---- what is trained ----
-
-
-def section(recipe: str, name: str) -> dict[str, Any]:
-    """A section of a recipe as it is written; reading it needs no entry points."""
-    return dict(Recipe.draft(recipe).raw[name])
-
-
-def gaussian(recipe: str) -> Gaussian:
-    """The process of a recipe of pictures."""
-    found = section(recipe, "process")
-    return Gaussian(REGISTRY[Schedule][found["schedule"]](), found["predict"])
-
-
-def pictures(recipe: str, tiny: bool, classes: int | None) -> Diffusion:
-    """The diffusion of a recipe of pictures, or a small one like it."""
-    from diffusionkit.image.backbones.dit import DiT
-    from diffusionkit.image.backbones.unet import UNet
-
-    found = section(recipe, "backbone")
-    make: Any = {"unet": UNet, "dit": DiT}[found.pop("name")]
-    if tiny:
-        found |= (
-            {"channels": 8, "multipliers": [1, 2], "attention": [4]}
-            if make is UNet
-            else {"width": 32, "depth": 2, "heads": 2}
-        )
-    network = make(shape=_shape(tiny), classes=classes, **found)
-    return Diffusion(network, gaussian(recipe), Simple(drop=0.1 if classes else 0.0))
-
-
-def _shape(tiny: bool) -> tuple[int, int, int]:
-    return (1, 8, 8) if tiny else (3, 32, 32)
-
-
-def unet(options: argparse.Namespace) -> Trial:
-    """image/cifar."""
-    batch = options.batch or (4 if options.tiny else 128)
-    return _shown(pictures("image/cifar", options.tiny, None), batch, options, None)
-
-
-def dit(options: argparse.Namespace) -> Trial:
-    """image/cifar_dit."""
-    batch = options.batch or (4 if options.tiny else 256)
-    return _shown(pictures("image/cifar_dit", options.tiny, 10), batch, options, {"class": torch.arange(batch) % 10})
-
-
-def _shown(diffusion: Diffusion, batch: int, options: argparse.Namespace, cond: Any) -> Trial:
-    x = torch.randn(batch, *_shape(options.tiny)).contiguous(memory_format=torch.channels_last)
-    diffusion.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trial(diffusion, x, cond, None, batch)
-
-
-def tabular(options: argparse.Namespace) -> Trial:
-    """The default preset on a table like adult: fifteen columns of up to 128 levels, all masked codes."""
-    from diffusionkit.tabular.backbones.mlp import ResidualMLP
-
-    sizes = [128] * 6 + [16, 8, 7, 14, 6, 5, 2, 41, 2]
-    network = ResidualMLP(
-        0, sizes, {"num": [], "cat": list(range(len(sizes)))}, [k / size for size in sizes for k in range(size)],
-        [1 / size for size in sizes for _ in range(size)], width=16 if options.tiny else 384, depth=4, dropout=0.1,
-        timed=False, masked=0.0,
-    )  # fmt: skip
-    process = Product({"num": Gaussian(), "cat": Categorical(sizes, "absorbing", LinearVariance(), even=True)})
-    batch = options.batch or (16 if options.tiny else 4096)
-    codes = torch.stack([torch.randint(size, (batch,)) for size in sizes], 1)
-    return Trial(Diffusion(network, process), {"num": torch.zeros(batch, 0), "cat": codes}, None, None, batch)
-
-
-def egnn(options: argparse.Namespace) -> Trial:
-    """EDM's network on batches of QM9's sizes."""
-    from benchmarks.molecule_speed import batches, diffusion, network
-
-    size = argparse.Namespace(batch=options.batch or (4 if options.tiny else 64), width=256, depth=9)
-    if options.tiny:
-        size.width, size.depth = 8, 1
-    ((x, rows),) = batches(size, 1)
-    return Trial(diffusion(network(size)), x, None, rows, size.batch)
-
-
-TRIALS: dict[str, Callable[[argparse.Namespace], Trial]] = {f.__name__: f for f in (unet, dit, tabular, egnn)}
 
 
 # ---- steps ----
@@ -304,127 +193,6 @@ def _work(network: nn.Module, loss: Callable[[], Tensor], options: argparse.Name
             torch.cuda.synchronize()
 
     return work
-
-
-def card(device: str) -> str:
-    """The name of the card."""
-    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
-
-
-# ---- quality ----
-
-
-def quality(cells: Cells, options: argparse.Namespace) -> list[dict[str, str]]:
-    """image/cifar in the real loop, and the Fréchet distance of what it draws in the features of a small classifier."""
-    key = f"quality/{card(options.device)}/{options.steps} steps/{options.n} samples"
-    folder = Path(options.models) / f"gpu_{'tiny' if options.tiny else 'cifar'}_{options.steps}"
-    data = _data(options)
-    if data is None:
-        say("quality: there are no pictures of CIFAR-10 here, so nothing is trained to the end; see --data")
-        return []
-    if not cells.has(key):
-        spent = _trained(data, folder, options)
-        if spent is None:
-            say(f"quality: stopped in time; all is kept in {folder}, and the same command goes on there")
-            return []
-        cell = cells.get(key, lambda: {**_drawn(data, folder, options), **spent})
-    else:
-        cell = cells.get(key, dict)
-    return [
-        {
-            "part": f"quality, {cell['steps']:,} steps",
-            "samples a second": f"{cell['train_samples_per_second']:,.0f} (loop), {cell['samples_per_second']:,.1f} drawn",
-            "Fréchet distance": f"{cell['frechet']:.2f} (training pictures {cell['real']:.2f}), {cell['n']:,} samples",
-        }
-    ]
-
-
-def _data(options: argparse.Namespace) -> Any:
-    from diffusionkit.errors import UserError
-    from diffusionkit.image.data import CIFAR10, Digits
-
-    data = Digits() if options.tiny else CIFAR10(root=options.data, labels=True)
-    try:
-        return data.parts(data.codec)
-    except (UserError, OSError) as error:
-        say(f"quality: {error}")
-        return None
-
-
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    found = section("image/cifar", "training")
-    shared = {"compile": not options.tiny, "precision": "bf16", "pictures": 0, "lr": float(found["lr"])}
-    small = {"batch_size": 16} if options.tiny else {}
-    return {**found, **shared, **small, "steps": options.steps, "ema": min(float(found["ema"]), 0.999)}
-
-
-def _model(options: argparse.Namespace) -> Diffusion:
-    torch.manual_seed(0)
-    return pictures("image/cifar", options.tiny, None).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _trained(parts: Any, folder: Path, options: argparse.Namespace) -> Cell | None:
-    """Trains until the end, or until the time is over, after which the next call goes on; None then."""
-    from diffusionkit.training import train
-
-    left = options.end - time.monotonic() - (0 if options.tiny else _RESERVE)
-    if left <= 0:
-        return None
-    alarm = threading.Timer(left, os.kill, (os.getpid(), signal.SIGINT))
-    alarm.start()
-    try:
-        rows = train(
-            _model(options), _Plain(parts["train"]), out=folder, resume=True, trainer={"accelerator": options.device},
-            **_settings(options),
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        return None
-    finally:
-        alarm.cancel()
-    return {
-        "train_seconds": rows[-1]["seconds"],
-        "train_samples_per_second": median(r["samples_per_second"] for r in rows),
-    }
-
-
-class _Plain:
-    """Pictures without their classes."""
-
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Any:
-        return self.data.batch(indices, generator)._replace(cond=None)
-
-
-def _drawn(parts: Any, folder: Path, options: argparse.Namespace) -> Cell:
-    from benchmarks.timing import timed
-    from diffusionkit.image import features, metrics
-    from diffusionkit.training.files import load_weights
-
-    model, device = _model(options), torch.device(options.device)
-    step = load_weights(model, folder / "weights.safetensors")
-    model = guided(model.eval().to(device), clip=1.0)
-    codec = parts["train"].codec
-
-    def draw() -> Tensor:
-        torch.manual_seed(0)
-        sizes = [len(part) for part in torch.arange(options.n).split(500)]
-        with torch.autocast(options.device, torch.bfloat16):
-            return torch.cat([codec.decode(DDIM(50)(model, codec.like(size))).cpu() for size in sizes])
-
-    found, seconds = timed(draw)
-    judge = features.judge(parts["train"], parts["test"], folder, device, lambda *_: None)
-    held, seen = (judge.look(shown)[0] for shown in (codec.display(parts["test"].pictures.images), found))
-    order = torch.randperm(len(parts["train"]), generator=torch.Generator().manual_seed(0))[: options.n]
-    real = judge.look(codec.display(parts["train"].pictures.images[order]))[0]
-    return {
-        "frechet": metrics.frechet(held, seen), "real": metrics.frechet(held, real), "n": options.n, "steps": step,
-        "sampler": "DDIM", "sampler_steps": 50, "samples_per_second": options.n / seconds,
-    }  # fmt: skip
 
 
 # ---- what is shown ----

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_quality, gpu_trials
 from benchmarks.cells import read
 
 ROOT = Path(__file__).parent.parent
@@ -63,10 +63,10 @@ def test_the_share_of_the_peak_is_that_of_the_card(monkeypatch):
 
 
 def test_settings_are_those_of_the_recipes():
-    made = gpu.pictures("image/cifar", False, None)
+    made = gpu_trials.pictures("image/cifar", False, None)
     assert sum(p.numel() for p in made.network.parameters()) == pytest.approx(35.7e6, rel=0.01)
     options = gpu._parser().parse_args(["--device", "cpu", "--steps", "10"])
-    settings = gpu._settings(options)
+    settings = gpu_quality._settings(options)
     assert settings["lr"] == 2e-4 and settings["batch_size"] == 128 and settings["precision"] == "bf16"
     assert settings["compile"] and settings["steps"] == 10
 

@@ -57,6 +57,8 @@ class PoseNetwork(TorsionNetwork):
         cutoff: in Angstrom; atoms of the pocket that are farther from one of the ligand do not see it, without noise.
         spread: in Angstrom; by so much farther they do at t = 1.
         prior: whether the network is told ETKDG's preferences of torsions.
+        dropout: of the numbers that atoms hear from one another, and that pairs across have.
+        shake: in Angstrom; standard deviation of the noise on the pocket's atoms in training, so that none is learned by heart.
         confidence: judge poses instead: one number for each, the log odds that it lies within 2 Angstrom of the true one.
         outputs: numbers for each of the state's; from the process.
     """
@@ -73,19 +75,26 @@ class PoseNetwork(TorsionNetwork):
         cutoff: float = 6.0,
         spread: float = 2.0,
         prior: bool = True,
+        dropout: float = 0.0,
+        shake: float = 0.0,
         confidence: bool = False,
         outputs: int = 1,
     ) -> None:
         super().__init__(features, width, depth, forces, 5.0, prior, outputs)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is a share and must lie in [0, 1), not {dropout:g}")
+        if shake < 0:
+            raise ValueError(f"shake is in Angstrom and must not be negative, not {shake:g}")
         if not (cutoff > 1.6 and spread >= 0):
             raise ValueError(
                 f"cutoff must be longer than a bond and spread not negative, not {cutoff:g} and {spread:g}"
             )
-        self.reach, self.spread, self.confidence = cutoff, spread, confidence
-        self.pocket = _PocketEncoder(pocket + embedding, width, within)
+        self.reach, self.spread, self.shake, self.confidence = cutoff, spread, shake, confidence
+        self.pocket = _PocketEncoder(pocket + embedding, width, within, dropout)
         self.radial = nn.Linear(2 * _RADIAL + 4, _PAIR)
-        self.across = nn.ModuleList(_Across(width) for _ in range(depth))
+        self.across = nn.ModuleList(_Across(width, dropout) for _ in range(depth))
         self.contact = _Contact(width)
+        self.dropout = nn.Dropout(dropout)
         self.strength = nn.Linear(width, forces)
         self.pose = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.whole = nn.Linear(width, 1 if confidence else 2 * forces + 1)
@@ -106,6 +115,8 @@ class PoseNetwork(TorsionNetwork):
             rows: {"tor": which pose a torsion belongs to}.
         """
         pocket = cond["pocket"]
+        if self.training and self.shake:
+            pocket = {**pocket, "pos": pocket["pos"] + self.shake * torch.randn_like(pocket["pos"])}
         kept = pocket["encoded"] if "encoded" in pocket else self.pocket(pocket)
         pos, pose = pose_codec.positions(x, cond), Rows(cond["atom"], len(x["tr"]))
         time, near, cross = self.time(t), self._near(pos, cond), self._cross(pos, t, cond, pocket)
@@ -145,7 +156,7 @@ class PoseNetwork(TorsionNetwork):
 
     def _contacts(self, h: Tensor, kept: Tensor, cross: Cross) -> Tensor:
         """(N, forces, 3) what the pocket's forces on each atom add up to."""
-        strength = self.strength(self.contact(h, kept, cross)) * cross.fade
+        strength = self.strength(self.dropout(self.contact(h, kept, cross))) * cross.fade
         vectors = strength[:, :, None] * cross.unit[:, None, :]
         return vectors.new_zeros(len(h), *vectors.shape[1:]).index_add(0, cross.atom, vectors)
 
@@ -153,11 +164,11 @@ class PoseNetwork(TorsionNetwork):
 class _PocketEncoder(nn.Module):
     """(M, width) of a pocket's atoms, from their features and from the atoms around."""
 
-    def __init__(self, features: int, width: int, depth: int) -> None:
+    def __init__(self, features: int, width: int, depth: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Linear(features, width)
         self.radial = nn.Linear(_RADIAL + 1, _PAIR)
-        self.layers = nn.ModuleList(_Within(width) for _ in range(depth))
+        self.layers = nn.ModuleList(_Within(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, pocket: dict[str, Tensor]) -> Tensor:
@@ -173,9 +184,9 @@ class _PocketEncoder(nn.Module):
 class _Within(nn.Module):
     """One round of messages among the atoms of a pocket."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
         self.atom, self.edge = nn.Linear(width, width), nn.Linear(_PAIR, width, bias=False)
         self.change = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
 
@@ -184,7 +195,7 @@ class _Within(nn.Module):
         atom = self.atom(normed)
         said = F.silu(atom[pair[:, 0]] + atom[pair[:, 1]] + self.edge(told))
         heard = torch.zeros_like(h).index_add(0, pair[:, 0], said).index_add(0, pair[:, 1], said)
-        return h + self.change(torch.cat([normed, heard / 8], 1))
+        return h + self.dropout(self.change(torch.cat([normed, heard / 8], 1)))
 
 
 class _Contact(nn.Module):
@@ -202,16 +213,16 @@ class _Contact(nn.Module):
 class _Across(nn.Module):
     """One round of messages from the pocket's atoms to the ligand's."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.norm, self.contact = nn.LayerNorm(width), _Contact(width)
+        self.norm, self.contact, self.dropout = nn.LayerNorm(width), _Contact(width), nn.Dropout(dropout)
         self.change = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, h: Tensor, kept: Tensor, cross: Cross) -> Tensor:
         normed = self.norm(h)
         said = self.contact(normed, kept, cross) * cross.fade
         heard = torch.zeros_like(h).index_add(0, cross.atom, said)
-        return h + self.change(torch.cat([normed, heard / 4], 1))
+        return h + self.dropout(self.change(torch.cat([normed, heard / 4], 1)))
 
 
 def _features(pocket: dict[str, Tensor]) -> Tensor:
