@@ -32,7 +32,8 @@ def dock(
     .smi, .csv with a column smiles), are needed. The pocket is given by one of
     `--center x,y,z`, in Angstrom; `--pocket-from ref.sdf`, a ligand that lies in it; `--residues A:45,A:47`, which line it;
     a small protein is searched as a whole without any. `--radius 12` is how far the pocket reaches, by default as in training;
-    `--without SO4,A:301` leaves hetero groups out; `--relax` minimises every pose in the fixed pocket, which clears clashes.
+    `--without SO4,A:301` leaves hetero groups out; `--embedding FILE.npy` is for models that need one; `--relax` minimises every
+    pose in the fixed pocket, which clears clashes.
     Further options are arguments of the sampler, such as `--steps 20`.
 
     Poses are ranked by a model of confidence: `--confidence`, or the folder `confidence` in that of the run. Without one those

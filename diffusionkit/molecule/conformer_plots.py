@@ -81,7 +81,7 @@ def evaluation(known: Sequence[Any], places: Sequence[np.ndarray], best: Mapping
         there = known[k].GetConformer().GetPositions() @ np.linalg.svd(near - near.mean(0), full_matrices=False)[2].T
         bonds = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in known[k].GetBonds()]
         _panel(panel, np.stack([there, seen]), bonds, (_KNOWN, _MODEL))
-        panel.set_title(f"{known[k].GetProp('_Name')[:24]}  {distance:.2f} Å", fontsize=8)
+        panel.set_title(f"{known[k].GetProp('_Name')[:22]}\n{distance:.2f} Å", fontsize=7.5)
     right.suptitle("known in grey, the model's nearest in blue", fontsize=9)
     figure.savefig(path, dpi=110)
 

@@ -29,6 +29,7 @@ def command(
     residues: str | None = None,
     radius: float | None = None,
     without: str = "",
+    embedding: str | None = None,
     relax: bool = False,
 ) -> str:
     """What `diffusionkit dock` does; its keyword-only arguments are options of the command.
@@ -41,12 +42,12 @@ def command(
         n: poses of each ligand.
         seed: of start structures and noise.
         fresh: forget what was begun.
-        protein, ligand, center, pocket_from, residues, radius, without, relax: see docs/poses.md.
+        protein, ligand, center, pocket_from, residues, radius, without, embedding, relax: see docs/poses.md.
 
     Returns:
         The closing line.
     """
-    where = pocket(run.codec, protein, center, pocket_from, residues, radius, without)
+    where = pocket(run.codec, protein, center, pocket_from, residues, radius, without, embedding)
     how = Docking(run.diffusion, sampler, where, judging and judge(judging), n, relax, seed)
     given = list(structures.ligands(ligand))
     for note in (*where.notes, *unseen(run.codec, where, (one for _, one in given))):

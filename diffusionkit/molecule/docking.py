@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from diffusionkit.errors import UserError
-from diffusionkit.molecule import local_structures, pose_draw, pose_export, pose_relax, structures
+from diffusionkit.molecule import local_structures, pockets, pose_draw, pose_export, pose_relax, structures
 from diffusionkit.molecule.chemistry import quiet
 from diffusionkit.molecule.conformer_codec import ELEMENTS
 from diffusionkit.molecule.pockets import Pocket
@@ -107,15 +107,37 @@ def pocket(
     residues: str | None = None,
     radius: float | None = None,
     without: str = "",
+    embedding: str | Path | None = None,
 ) -> Pocket:
     """The pocket that a protein is docked at; a `Pocket` is taken as it is unless one of the places is given.
 
     Raises:
-        UserError: see `structures.pocket`.
+        UserError: see `structures.pocket`; or if the model needs an embedding and there is none, or the other way round.
     """
+    found = _pocket(codec, protein, center, pocket_from, residues, radius, without, embedding)
+    if codec.embedding and found.embedding is None:
+        said = f"was trained with an embedding of {codec.embedding} numbers for each residue: give --embedding FILE.npy"
+        raise UserError(f"{found.name}: the model {said}")
+    return found
+
+
+def _pocket(
+    codec: Any,
+    protein: str | Path | Pocket,
+    center: str | Iterable[float] | None,
+    pocket_from: Any,
+    residues: str | None,
+    radius: float | None,
+    without: str,
+    embedding: str | Path | None,
+) -> Pocket:
     if isinstance(protein, Pocket) and center is None and pocket_from is None and residues is None and not without:
         return protein
     read = protein if isinstance(protein, Pocket) else structures.read(Path(protein))
+    if embedding is not None:
+        if not codec.embedding:
+            raise UserError(f"{embedding}: the model was trained without embeddings of residues")
+        read = pockets.embedded(read, Path(embedding), codec.embedding)
     place = center.replace(",", " ").split() if isinstance(center, str) else center
     reach = codec.radius if radius is None else radius
     return structures.pocket(

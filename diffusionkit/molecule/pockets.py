@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from diffusionkit.errors import UserError
 
 RESIDUES = ("ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE",
             "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL")  # fmt: skip
@@ -82,6 +85,7 @@ class Pocket:
         center: of the box (3,) that a ligand is to lie in, float64.
         labels: chain, number and name of each residue as in "A:45 MET", by `group`; empty where they are not known.
         notes: sentences for the user: what was left out, what was kept.
+        embedding: what a language model or the like says of each residue (groups, D), by `group`; None without one.
     """
 
     name: str
@@ -93,6 +97,7 @@ class Pocket:
     center: np.ndarray
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    embedding: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.z)
@@ -103,6 +108,7 @@ def take(pocket: Pocket, kept: np.ndarray) -> Pocket:
     groups, group = np.unique(pocket.group[kept], return_inverse=True)
     labels = tuple(pocket.labels[g] for g in groups) if pocket.labels else ()
     arrays = {key: getattr(pocket, key)[kept] for key in ("z", "pos", "residue", "atom")}
+    arrays |= {} if pocket.embedding is None else {"embedding": pocket.embedding[groups]}
     return replace(pocket, **arrays, group=group.reshape(-1), labels=labels)
 
 
@@ -113,6 +119,31 @@ def crop(pocket: Pocket, center: np.ndarray, radius: float = 12.0) -> Pocket:
     return replace(take(pocket, near), center=center)
 
 
+def embedded(pocket: Pocket, path: Path, wide: int) -> Pocket:
+    """A whole protein with the embedding of its residues from a file.
+
+    Args:
+        pocket: of all residues of the protein.
+        path: an .npy file (R, D): a row for each amino acid, in the order of the protein's file. Hetero groups get zeros.
+        wide: the D that is needed.
+
+    Raises:
+        UserError: if the file cannot be read, or is of another shape.
+    """
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read as an .npy file of numbers ({error})") from error
+    first = np.unique(pocket.group, return_index=True)[1]
+    amino = pocket.residue[first] < OTHER
+    if rows.shape != (amino.sum(), wide) or not np.issubdtype(rows.dtype, np.floating):
+        said = f"must hold {amino.sum()} rows (one for each amino acid of {pocket.name}) of {wide} numbers"
+        raise UserError(f"{path}: {said}, not {' x '.join(map(str, rows.shape))} of {rows.dtype}")
+    embedding = np.zeros((len(first), wide), dtype=np.float32)
+    embedding[amino] = rows
+    return replace(pocket, embedding=embedding)
+
+
 def encode(pocket: Pocket, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """What a network is told: invariant features, positions about the centre, and pairs.
 
@@ -120,7 +151,7 @@ def encode(pocket: Pocket, dtype: torch.dtype = torch.float32) -> dict[str, Tens
         "features" (M, `FEATURES`): element (C, N, O, S, P, halogen, metal, other), residue, backbone or not, `KINDS`, and how
         many atoms are within 6 Å; "pos" (M, 3) relative to the centre; "direction" (M, 3) away from the bonded
         neighbours, of length 1 or 0; "pair" (E, 2) of atoms closer than 5 Å, the lower first; "same" (E,) whether both are
-        of one residue.
+        of one residue; "embedding" (M, D) of their residues, where there is one.
     """
     from scipy.spatial import cKDTree
 
@@ -148,6 +179,7 @@ def encode(pocket: Pocket, dtype: torch.dtype = torch.float32) -> dict[str, Tens
         axis=1,
     )
     real = {"features": features, "pos": pocket.pos - pocket.center, "direction": direction}
+    real |= {} if pocket.embedding is None else {"embedding": pocket.embedding[pocket.group]}
     return {
         **{key: torch.from_numpy(value).to(dtype) for key, value in real.items()},
         "pair": torch.from_numpy(pair),

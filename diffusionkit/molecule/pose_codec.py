@@ -61,8 +61,15 @@ class PoseCodec(Codec):
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
-        arrays = {f"{k}.{name}": getattr(p, name) for k, (p, _) in enumerate(self.examples) for name in _POCKET}
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, folder / "pockets.safetensors")
+        arrays = {
+            f"{k}.{name}": getattr(p, name)
+            for k, (p, _) in enumerate(self.examples)
+            for name in (*_POCKET, "embedding")
+        }
+        save_file(
+            {key: np.ascontiguousarray(value) for key, value in arrays.items() if value is not None},
+            folder / "pockets.safetensors",
+        )
         kept = {
             "radius": self.radius,
             "elements": self.elements,
@@ -79,7 +86,12 @@ class PoseCodec(Codec):
         try:
             kept, arrays = json.loads(file.read_text("utf-8")), load_file(folder / "pockets.safetensors")
             named = [
-                (Pocket(name=name, **{key: arrays[f"{k}.{key}"] for key in _POCKET}), block)
+                (
+                    Pocket(
+                        name, **{key: arrays[f"{k}.{key}"] for key in _POCKET}, embedding=arrays.get(f"{k}.embedding")
+                    ),
+                    block,
+                )
                 for k, (name, block) in enumerate(kept.pop("examples"))
             ]
             return cls(named, **kept)

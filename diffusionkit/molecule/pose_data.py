@@ -59,6 +59,8 @@ class PoseData(ABC):
     structures: int
     jitter: float
     notes: list[str]
+    embedding: int = 0
+    """Numbers of a precomputed embedding of each residue."""
 
     def __init__(self, radius: float, copies: int, structures: int, jitter: float) -> None:
         if not radius > 0:
@@ -145,6 +147,8 @@ class Folder(PoseData):
         jitter: standard deviation of the noise on the pocket's centre in training, in Angstrom.
         test: share of the complexes that is held out, by the folders' names; without meaning where there is a `split`.
         split: a CSV file with columns id (the folder's name) and split (train, val, test), so that no protein is on two sides.
+        embedding: numbers that ID_embedding.npy has for each amino acid of the protein's file, such as those of a language model of
+            proteins; 0 for no such files.
     """
 
     def __init__(
@@ -156,11 +160,14 @@ class Folder(PoseData):
         jitter: float = 0.0,
         test: float = 0.1,
         split: str = "",
+        embedding: int = 0,
     ) -> None:
         super().__init__(radius, copies, structures, jitter)
         if not 0 < test < 1:
             raise ValueError(f"test is a share of the complexes and must lie in (0, 1), not {test:g}")
-        self.path, self.test, self.split = path, test, split
+        if embedding < 0:
+            raise ValueError(f"embedding is a number of numbers, not {embedding}")
+        self.path, self.test, self.split, self.embedding = path, test, split, embedding
 
     def load(self) -> dict[str, list[Complex]]:
         if not self.path:
@@ -173,7 +180,7 @@ class Folder(PoseData):
         if parts is not None:
             folders = [folder for folder in folders if folder.name in parts]
         with pool.progress(f"{len(folders):,} complexes read", len(folders)) as tick:
-            chunks = pool.shared_out(_all_read, folders, tick, radius=self.radius)
+            chunks = pool.shared_out(_all_read, folders, tick, radius=self.radius, embedding=self.embedding)
         found: dict[str, list[Complex]] = {part: [] for part in PARTS}
         skipped = readers.Skipped()
         for name, one in (pair for chunk in chunks for pair in chunk):
@@ -263,18 +270,18 @@ def _split(path: Path) -> dict[str, str]:
     return parts
 
 
-def _all_read(folders: list[Path], radius: float) -> list[tuple[str, Complex | str]]:
+def _all_read(folders: list[Path], radius: float, embedding: int) -> list[tuple[str, Complex | str]]:
     """Names with complexes, or with the reason why one cannot be used."""
     found: list[tuple[str, Complex | str]] = []
     for folder in folders:
         try:
-            found.append((folder.name, _of_folder(folder, radius)))
+            found.append((folder.name, _of_folder(folder, radius, embedding)))
         except UserError as error:
             found.append((folder.name, str(error)))
     return found
 
 
-def _of_folder(folder: Path, radius: float) -> Complex:
+def _of_folder(folder: Path, radius: float, embedding: int) -> Complex:
     names = sorted(file.name for file in folder.iterdir())
     proteins = [name for kind in ("_protein", "_pocket") for name in _ending(names, kind, PROTEINS)]
     if not proteins:
@@ -287,6 +294,8 @@ def _of_folder(folder: Path, radius: float) -> Complex:
     if mol is None:
         raise UserError(f"RDKit cannot read {' or '.join(files)}")
     protein = structures.read(folder / proteins[0])
+    if embedding:
+        protein = pockets.embedded(protein, folder / f"{folder.name}_embedding.npy", embedding)
     places = positions(mol)
     gap = np.sqrt(((protein.pos[:, None] - places[None]) ** 2).sum(-1)).min()
     if gap > _APART:

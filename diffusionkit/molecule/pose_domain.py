@@ -29,7 +29,7 @@ class PoseDomain(Domain):
     def sketch(self, data: Any) -> dict[str, Any]:
         from diffusionkit.molecule.pose_codec import PoseCodec
 
-        return PoseCodec().arguments()
+        return PoseCodec(embedding=data.embedding).arguments()
 
     def check(self, sections: Mapping[str, Any]) -> list[tuple[str, str]]:
         from diffusionkit.core import Product

@@ -77,7 +77,7 @@ def fitted(data: PoseData) -> tuple[PoseCodec, dict[str, Poses]]:
     if not kept["train"]:
         raise UserError("there is no complex to train on; one is a protein and a ligand with known coordinates")
     shown = [(c.pocket, block(c.ligand)) for c in examples(kept["test"] or kept["train"])]
-    return PoseCodec(shown, data.radius, elements(kept["train"]), notes=notes), encoded
+    return PoseCodec(shown, data.radius, elements(kept["train"]), data.embedding, notes), encoded
 
 
 def encode(complexes: Sequence[Complex], data: PoseData, part: str) -> tuple[Poses, list[Complex], list[str]]:

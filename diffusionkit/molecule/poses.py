@@ -72,6 +72,7 @@ class PoseDiffusion:
         residues: str | None = None,
         radius: float | None = None,
         without: str = "",
+        embedding: str | Path | None = None,
     ) -> Pocket:
         """The pocket of a protein, to be handed to `dock` and `screen` again and again.
 
@@ -82,6 +83,7 @@ class PoseDiffusion:
             residues: that line it, such as "A:45,A:47".
             radius: of the pocket in Angstrom; that of training by default, and other ones are likely to do worse.
             without: hetero groups to leave out, such as "SO4,A:301".
+            embedding: for a model that was trained with one, an .npy file with a row for each amino acid of the protein's file.
 
         Returns:
             The pocket; its `notes` say what was left out of the file. Without center, ligand and residues the whole of a small
@@ -90,7 +92,7 @@ class PoseDiffusion:
         Raises:
             UserError: if the file cannot be read, or there is no atom near the place.
         """
-        return docking.pocket(self.run.codec, protein, center, pocket_from, residues, radius, without)
+        return docking.pocket(self.run.codec, protein, center, pocket_from, residues, radius, without, embedding)
 
     def dock(
         self,

@@ -6,8 +6,10 @@ import torch
 from rdkit import Chem
 from scipy.spatial.transform import Rotation
 
-from diffusionkit.molecule import pockets
+from diffusionkit.errors import UserError
+from diffusionkit.molecule import pockets, structures
 from diffusionkit.molecule.pockets import ATOM_NAMES, BACKBONE, KINDS, OTHER, RESIDUES, SIDE_CHAINS, Pocket
+from tests.molecule import proteins
 
 _SYMBOLS = 8
 _NUMBERS = {"C": 6, "N": 7, "O": 8, "S": 16}
@@ -190,3 +192,34 @@ def test_a_crop_keeps_labels_with_their_residues():
     found = pockets.crop(made, np.zeros(3), 5.0)
     where = {tuple(pos): made.labels[g] for pos, g in zip(made.pos, made.group, strict=True)}
     assert [found.labels[g] for g in found.group] == [where[tuple(pos)] for pos in found.pos]
+
+
+def whole(folder):
+    (folder / "p.pdb").write_text(proteins.pdb())
+    return structures.read(folder / "p.pdb")
+
+
+def test_an_embedding_goes_with_its_residues(tmp_path):
+    protein = whole(tmp_path)
+    first = np.unique(protein.group, return_index=True)[1]
+    amino = protein.residue[first] < pockets.OTHER
+    rows = np.arange(amino.sum() * 3, dtype=np.float32).reshape(-1, 3) + 1
+    np.save(tmp_path / "e.npy", rows)
+    told = pockets.embedded(protein, tmp_path / "e.npy", 3)
+    assert np.array_equal(told.embedding[amino], rows)
+    assert not told.embedding[~amino].any()
+    some = pockets.crop(told, protein.pos[-1], 6.0)
+    assert 0 < len(some) < len(told)
+    kept = pockets.encode(some)["embedding"].numpy()
+    where = [int(np.flatnonzero((told.pos == place).all(1))[0]) for place in some.pos]
+    assert np.array_equal(kept, told.embedding[told.group[where]])
+
+
+@pytest.mark.parametrize(("rows", "said"), [(np.zeros((2, 3)), "must hold"), (np.array(["a"]), "must hold")])
+def test_an_embedding_of_another_shape_is_refused(tmp_path, rows, said):
+    np.save(tmp_path / "e.npy", rows)
+    with pytest.raises(UserError, match=rf"e\.npy: {said} \d+ rows"):
+        pockets.embedded(whole(tmp_path), tmp_path / "e.npy", 3)
+    (tmp_path / "e.npy").write_bytes(b"no")
+    with pytest.raises(UserError, match="cannot be read"):
+        pockets.embedded(whole(tmp_path), tmp_path / "e.npy", 3)

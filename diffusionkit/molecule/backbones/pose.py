@@ -89,6 +89,7 @@ class PoseNetwork(TorsionNetwork):
             raise ValueError(
                 f"cutoff must be longer than a bond and spread not negative, not {cutoff:g} and {spread:g}"
             )
+        self.embedding = embedding
         self.reach, self.spread, self.shake, self.confidence = cutoff, spread, shake, confidence
         self.pocket = _PocketEncoder(pocket + embedding, width, within, dropout)
         self.radial = nn.Linear(2 * _RADIAL + 4, _PAIR)
@@ -103,7 +104,11 @@ class PoseNetwork(TorsionNetwork):
 
     def encode(self, pocket: dict[str, Tensor]) -> dict[str, Tensor]:
         """The pocket with what its atoms keep, which `forward` then does not work out again."""
-        return {**pocket, "encoded": self.pocket(pocket)}
+        return {**pocket, "encoded": self._kept(pocket)}
+
+    def _kept(self, pocket: dict[str, Tensor]) -> Tensor:
+        told = [pocket["features"], *([pocket["embedding"]] if self.embedding else [])]
+        return self.pocket(torch.cat(told, 1), pocket)
 
     def forward(self, x: dict[str, Tensor], t: Tensor, cond: dict[str, Any], rows: dict[str, Rows]) -> Any:
         """Scores times sigma: {"tr": (B, 3), "rot": (B, 3), "tor": (R, 1)}, or (B,) log odds.
@@ -117,7 +122,7 @@ class PoseNetwork(TorsionNetwork):
         pocket = cond["pocket"]
         if self.training and self.shake:
             pocket = {**pocket, "pos": pocket["pos"] + self.shake * torch.randn_like(pocket["pos"])}
-        kept = pocket["encoded"] if "encoded" in pocket else self.pocket(pocket)
+        kept = pocket["encoded"] if "encoded" in pocket else self._kept(pocket)
         pos, pose = pose_codec.positions(x, cond), Rows(cond["atom"], len(x["tr"]))
         time, near, cross = self.time(t), self._near(pos, cond), self._cross(pos, t, cond, pocket)
         h = self.first(cond["features"].to(pos)) + time[pose.index]
@@ -171,9 +176,9 @@ class _PocketEncoder(nn.Module):
         self.layers = nn.ModuleList(_Within(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, pocket: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: Tensor, pocket: dict[str, Tensor]) -> Tensor:
         dtype = self.first.weight.dtype
-        h, pos, pair = self.first(_features(pocket).to(dtype)), pocket["pos"].to(dtype), pocket["pair"]
+        h, pos, pair = self.first(features.to(dtype)), pocket["pos"].to(dtype), pocket["pair"]
         apart = (pos[pair[:, 0]] - pos[pair[:, 1]]).norm(dim=1, keepdim=True)
         told = F.silu(self.radial(torch.cat([_bumps(apart, 1.0, 5.0), pocket["same"][:, None].to(dtype)], 1)))
         for layer in self.layers:
@@ -223,10 +228,6 @@ class _Across(nn.Module):
         said = self.contact(normed, kept, cross) * cross.fade
         heard = torch.zeros_like(h).index_add(0, cross.atom, said)
         return h + self.dropout(self.change(torch.cat([normed, heard / 4], 1)))
-
-
-def _features(pocket: dict[str, Tensor]) -> Tensor:
-    return torch.cat([pocket["features"], pocket["embedding"]], 1) if "embedding" in pocket else pocket["features"]
 
 
 def _bumps(apart: Tensor, first: float, last: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -156,3 +157,14 @@ def test_ligands_without_torsions_train_and_are_drawn():
     like = {name: part.shape for name, part in batch.x.items()}
     drawn = DDPM(3)(diffusion, like=like, cond=batch.cond, rows=batch.rows)
     assert torch.isfinite(pose_codec.positions(drawn, batch.cond)).all()
+
+
+def test_an_embedding_is_listened_to_and_none_is_needed():
+    inside = pocket()
+    told = dataclasses.replace(inside, embedding=np.random.default_rng(0).normal(size=(inside.group.max() + 1, 5)))
+    other = dataclasses.replace(told, embedding=told.embedding + 1)
+    deaf, hearing = network(), network(embedding=5)
+    plain, same = (scores(deaf, batch_of(*SMILES, inside=one)) for one in (inside, told))
+    assert all(torch.equal(plain[name], same[name]) for name in plain)
+    here, there = (scores(hearing, batch_of(*SMILES, inside=one)) for one in (told, other))
+    assert float((here["tr"] - there["tr"]).abs().max()) > 1e-4
