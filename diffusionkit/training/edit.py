@@ -26,7 +26,8 @@ def function(domain: Domain, name: str) -> Callable[..., Edit]:
         UserError: if the domain has none.
     """
     if name not in domain.edits:
-        raise UserError(f"{name}: there is no such thing for runs of the domain {domain.name}")
+        there = f"it has {', '.join(domain.edits)}" if domain.edits else "it has nothing of the kind"
+        raise UserError(f"{name}: there is no such thing for runs of the domain {domain.name}; {there}")
     return pkgutil.resolve_name(domain.edits[name])
 
 
