@@ -99,7 +99,10 @@ def _cell(cells: Cells, way: str, share: float, count: int, options: argparse.Na
 
     def make() -> Cell:
         run = model(name, options, share)
-        molecules, seconds = timed(lambda: drawn(run, options.n, SAMPLERS[way](count), options.seed))
+        sampler = SAMPLERS[way](count)
+        if way == "DDPM":  # the only one whose steps are random
+            sampler.temperature = run.sampler().temperature
+        molecules, seconds = timed(lambda: drawn(run, options.n, sampler, options.seed))
         known = training_names(run.recipe.build("data").load()["train"], run.codec.hydrogens)
         return {**figures(*flat(molecules), known, run.codec.hydrogens), "seconds_drawing": round(seconds, 1)}
 
