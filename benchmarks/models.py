@@ -56,6 +56,12 @@ def train(recipe: str, folder: Path, settings: Mapping[str, str] | None = None) 
     return dict(zip(SPENT, found, strict=True))
 
 
+def spent(run: Run) -> dict[str, float]:
+    """How many steps a run was trained, and in how many seconds, as its metrics say."""
+    rows = read_metrics(run.folder / "metrics.csv")
+    return {"steps": run.step, **({"train_seconds": round(rows[-1]["seconds"], 1)} if rows else {})}
+
+
 def _unfinished(folder: Path) -> bool:
     """Whether a training has kept its checkpoint short of its end."""
     rows = read_metrics(folder / "metrics.csv")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.cells import Cell, Cells, command_line, panels, run_parts, say, show
-from benchmarks.models import trained
+from benchmarks.models import spent, trained
 from benchmarks.timing import timed
 from diffusionkit.core import DDIM, DDPM, Heun, Sampler, guided
 from diffusionkit.molecule import metrics
@@ -104,7 +104,7 @@ def _cell(cells: Cells, way: str, share: float, count: int, options: argparse.Na
             sampler.temperature = run.sampler().temperature
         molecules, seconds = timed(lambda: drawn(run, options.n, sampler, options.seed))
         known = training_names(run.recipe.build("data").load()["train"], run.codec.hydrogens)
-        return {**figures(*flat(molecules), known, run.codec.hydrogens), "seconds_drawing": round(seconds, 1)}
+        return {**figures(*flat(molecules), known, run.codec.hydrogens), "seconds_drawing": round(seconds, 1), **spent(run)}
 
     return cells.get(f"{Path(name).stem}/{share:g}/{way}/{count}/{options.n}", make)
 
