@@ -104,7 +104,11 @@ def _cell(cells: Cells, way: str, share: float, count: int, options: argparse.Na
             sampler.temperature = run.sampler().temperature
         molecules, seconds = timed(lambda: drawn(run, options.n, sampler, options.seed))
         known = training_names(run.recipe.build("data").load()["train"], run.codec.hydrogens)
-        return {**figures(*flat(molecules), known, run.codec.hydrogens), "seconds_drawing": round(seconds, 1), **spent(run)}
+        return {
+            **figures(*flat(molecules), known, run.codec.hydrogens),
+            "seconds_drawing": round(seconds, 1),
+            **spent(run),
+        }
 
     return cells.get(f"{Path(name).stem}/{share:g}/{way}/{count}/{options.n}", make)
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = re.findall(r"^    (?:pip install -e \. && )?(diffusionkit .*)$", TEXT, re.MULTILINE)
 SHORT = ["--training.steps", "6", "--training.pictures", "4", "--training.batch_size", "8", "--sampling.steps", "3"]
 # What a test cannot do: several GPUs, and Ho et al.'s network; a folder of the reader's own.
@@ -35,6 +37,27 @@ def series(rows: int = 500, freq: str = "h") -> pd.DataFrame:
     return pd.DataFrame(np.random.default_rng(0).normal(size=(rows, 2)).cumsum(0) + 90, times, ["a", "b"])
 
 
+def block(word: str) -> str:
+    """The Python of the README in which a word occurs."""
+    (found,) = [code for code in BLOCKS if word in code]
+    return found
+
+
+def complexed(folder: Path) -> None:
+    """A protein with a known ligand at the README's place, and many others, of the reader's own."""
+    from rdkit import Chem
+
+    from diffusionkit.molecule import pose_checks
+    from diffusionkit.molecule.pose_data import Made
+
+    one = Made().load()["train"][0]
+    shift = np.array([12.1, 3.4, -7.0]) - one.pocket.center
+    (folder / "protein.pdb").write_text(pose_checks.pdb(replace(one.pocket, pos=one.pocket.pos + shift)))
+    one.ligand.GetConformer().SetPositions(one.ligand.GetConformer().GetPositions() + shift)
+    Chem.MolToMolFile(one.ligand, str(folder / "known.sdf"))
+    (folder / "many.smi").write_text("CCO ethanol\nC( broken\nc1ccccc1CCN amine\n")
+
+
 def run(words: list[str], folder: Path) -> str:
     data = os.environ.get("DIFFUSIONKIT_DATA", "")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DIFFUSIONKIT_DATA": data, "COLUMNS": "100"}
@@ -44,7 +67,8 @@ def run(words: list[str], folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_the_commands_work(tmp_path):
+def test_the_commands_work(tmp_path, monkeypatch):
+    complexed(tmp_path)
     (tmp_path / "domains").symlink_to(ROOT / "domains")
     table().to_csv(tmp_path / "my.csv", index=False)
     series().to_csv(tmp_path / "my-series.csv")
@@ -61,7 +85,12 @@ def test_the_commands_work(tmp_path):
         words = [sys.executable, "-m", "diffusionkit", *words]
         if words[3] == "train":
             words = [w for w in words if w not in ("--training.steps", "3000")] + SHORT
+            words += (
+                ["--data.name", "made"] if "poses" in command else []
+            )  # those of the data take minutes to make ready
             trained.append(command)
+        if words[3] == "dock":
+            words += ["-n", "3"]
         if words[3] == "sample":
             words += ["-n", "4"] if "-n" not in words else []
         if words[3] == "evaluate":
@@ -78,10 +107,15 @@ def test_the_commands_work(tmp_path):
     assert (tmp_path / "runs/randhie/metrics.json").is_file() and (tmp_path / "runs/csv").is_dir()
     assert (tmp_path / "runs/macro/metrics.json").is_file() and (tmp_path / "runs/csv-2").is_dir()
     assert (tmp_path / "forecast.png").is_file()
+    assert list(pd.read_csv(tmp_path / "poses.csv")["poses"]) == [3, 0, 3]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(block("PoseDiffusion").replace("n=40", "n=2"), names)
+    assert len(names["poses"]) == 2
 
 
 def test_the_python_works_and_is_short():
-    tables, _, code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    tables, code = block("TabularDiffusion"), block("load_digits")
     assert len([line for line in tables.splitlines() if line.strip()]) == 3
     names: dict[str, object] = {"df": table()}
     exec(
@@ -101,7 +135,7 @@ def test_the_python_works_and_is_short():
 
 def test_the_python_of_series_works(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    _, code, _ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    code = block("TimeSeriesDiffusion")
     names: dict[str, object] = {"df": series(freq="B")}
     exec(code.replace('freq="B")', 'freq="B", steps=2, verbose=False)'), names)
     assert names["forecast"].samples.shape == (100, 30, 2) and (tmp_path / "forecast.png").is_file()
