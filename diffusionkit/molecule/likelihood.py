@@ -28,7 +28,7 @@ def size_nats(codec: Any, n: torch.Tensor) -> torch.Tensor:
 
 
 def molecule_bound(run: Any, part: MoleculeSet, n: int = 500, draws: int = 20, seed: int = 0) -> dict[str, float]:
-    """A bound on -log p(x, h, N) in nats, a mean over molecules (Hoogeboom et al. 2022, eq. 17 to 20).
+    """A bound on -log p(x, h, N) in nats, a mean over molecules (Hoogeboom et al. 2022).
 
     Positions have a density in Angstrom, on the space of those whose centre is the origin; types and charges have probabilities.
     A type as one-hot numbers is the product of the probabilities of its numbers, without the paper's normalisation over the

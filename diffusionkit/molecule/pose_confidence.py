@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ NEAR = 2.0
 
 
 class Confidence(Objective):
-    """Cross-entropy of whether a pose lies within 2 Angstrom of the true one (Corso et al. 2023, 4.4).
+    """Cross-entropy of whether a pose lies within 2 Angstrom of the true one (Corso et al. 2023).
 
     The network sees poses without noise, and gives log odds.
     """
@@ -60,7 +61,7 @@ class Posed(Complexes):
         run: folder of the model.
         root: folder that holds `molecule/complexes.parquet` and its companions; by default that of DIFFUSIONKIT_DATA.
         radius: of the pocket about the ligand's centroid, in Angstrom.
-        copies: poses of each complex in one step of training, as many near as far ones where there are.
+        copies: poses of each complex in one step of training, a quarter of them near ones where there are any.
         jitter: standard deviation of the noise on atoms, in Angstrom.
     """
 
@@ -86,8 +87,11 @@ class Posed(Complexes):
             raise UserError(
                 f"{file}: there is no such file; make it with: diffusionkit evaluate {self.run} --part {part} -n 16"
             )
-        with np.load(file, allow_pickle=False) as kept:
-            return dict(kept)
+        try:
+            with np.load(file, allow_pickle=False) as kept:
+                return dict(kept)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise UserError(f"{file}: damaged ({error}); evaluate the run again") from error
 
     def _joined(self, complexes: list[Complex], drawn: dict[str, np.ndarray]) -> JudgedPoses:
         some = [c for c in complexes if f"pos/{c.name}" in drawn]
@@ -128,7 +132,7 @@ class JudgedPoses:
         return len(self.graphs)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> Batch:
-        """`copies` poses of each complex, half of them near ones where there are; all alike without a generator."""
+        """`copies` poses of each complex, a quarter of them near ones where there are any; the first ones without a generator."""
         graphs, pos, near, inside = [], [], [], []
         for k, i in enumerate(indices.tolist()):
             for chosen in self._some(self.far[i], generator):

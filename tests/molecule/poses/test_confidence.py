@@ -64,3 +64,9 @@ def test_poses_have_to_be_there(tmp_path):
         UserError, match=r"poses_train\.npz: there is no such file; make it with: diffusionkit evaluate"
     ):
         Posed(str(tmp_path)).prepared()
+
+
+def test_damaged_poses_are_refused(tmp_path):
+    (tmp_path / "poses_train.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(UserError, match=r"poses_train\.npz: damaged"):
+        Posed(str(tmp_path)).prepared()
