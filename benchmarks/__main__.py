@@ -22,7 +22,6 @@ PROGRAMS = {
         "molecule_quality",
         "molecule_conformers",
         "molecule_poses",
-        "molecule_poses",
         "gpu",
         "regress",
         "book",

@@ -29,6 +29,7 @@ from diffusionkit.molecule import pose_evaluate as judged
 from diffusionkit.molecule.conformer_draw import with_conformers
 from diffusionkit.molecule.pose_checks import RIGHT
 from diffusionkit.molecule.pose_data import Complex, Complexes
+from diffusionkit.molecule.pose_ranking import judge_of
 from diffusionkit.training.run import Run
 
 FEW = 0.03
@@ -120,7 +121,7 @@ def _chosen(part: str, options: argparse.Namespace) -> list[Complex]:
 def _model(
     cells: Cells, run: Run, name: str, part: str, some: Sequence[Complex], options: argparse.Namespace
 ) -> dict[str, list[Cell]]:
-    judge = judged.judge_of(run)
+    judge = judge_of(run)
     key = f"{name}/{part}/{options.radius:g} A/{options.n}/{options.start}/seed {options.seed}"
     key += "/relaxed" * options.relax
 

@@ -100,9 +100,11 @@ class Domain(ABC):
     objectives: ClassVar[Mapping[str, str]] = {}
     """Objectives of its own, beside those of the core."""
     edits: ClassVar[Mapping[str, str]] = {}
-    """For the commands `inpaint`, `edit` and `restore`, the function behind each as 'module:function'. It takes the codec and the
-    files of the command and gives an `Edit`; its keyword-only arguments are options of the command. That of `dock` does all of it
-    and gives the closing line: `command(run, sampler, judging, out, n, seed, fresh, *, ...)`."""
+    """For the commands `inpaint`, `edit`, `restore` and `upscale`, the function behind each as 'module:function'. It takes the codec
+    and the files of the command and gives an `Edit`; its keyword-only arguments are options of the command. That of `dock` does all
+    of it and gives the closing line: `command(run, sampler, out, n, seed, fresh, *, ...)`."""
+    instead: ClassVar[Mapping[str, str]] = {}
+    """For commands that it has not: what to use for them, or why there is nothing of the kind. Refusals say so, and so do the docs."""
     exchange: ClassVar[Mapping[str, str]] = {}
     """For the commands `import` and `export`, functions as 'module:function': `knows(folder) -> bool`, whether a folder looks like
     one; `read(folder) -> Foreign`; `write(run, origin, folder)`, which fills an empty folder."""
@@ -110,6 +112,10 @@ class Domain(ABC):
     """The ending of the file that samples go to when none is named."""
     single: ClassVar[bool] = True
     """Whether a picture shows samples one by one, noised ones as well, so that `diffusionkit plot` can set them in rows."""
+
+    def without(self, command: str) -> str:
+        """What a command says that this domain has not."""
+        return f"{command}: not for runs of the domain {self.name}: {self.instead.get(command, 'it has nothing of the kind')}"
 
     @abstractmethod
     def sketch(self, data: Any) -> dict[str, Any]:

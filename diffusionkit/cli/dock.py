@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -19,7 +18,6 @@ def dock(
     *words: Words,
     n: Annotated[int, Parameter(name=("-n", "--number"))] = 40,
     out: str = "poses.sdf",
-    confidence: str | None = None,
     sampler: str | None = None,
     seed: int = 0,
     fresh: Annotated[bool, Parameter(negative=())] = False,
@@ -36,7 +34,7 @@ def dock(
     pose in the fixed pocket, which clears clashes.
     Further options are arguments of the sampler, such as `--steps 20`.
 
-    Poses are ranked by a model of confidence: `--confidence`, or the folder `confidence` in that of the run. Without one those
+    Poses are ranked by a model of confidence: `--confidence RUN`, or the folder `confidence` in that of the run. Without one those
     come first near which most others lie. A bad ligand among many stops nothing, and a screen that was interrupted goes on where it
     was when the command is given again.
 
@@ -46,7 +44,6 @@ def dock(
         run: The folder of a run.
         n: Poses of each ligand.
         out: The .sdf or .sdf.gz file; a table of many ligands goes beside it, as .csv.
-        confidence: Run of a model that ranks the poses.
         sampler: How to step from noise to data: ddpm, ddim.
         seed: Seed of the random numbers.
         fresh: Forget what an interrupted screen has finished.
@@ -67,6 +64,4 @@ def dock(
     loaded = load(folder, device, recipe)
     others = {*own, *options.keywords(dock)} - {"n"}
     settled, rest = resettled(loaded, {"sampler": sampler} if sampler else {}, extra, others)
-    judge = str(Path(folder) / "confidence") if confidence is None else confidence
-    judging = load(judge, device, draws=False) if confidence or (Path(judge) / "recipe.yaml").is_file() else None
-    print(make(loaded, settled.build("sampling"), judging, out, n, seed, fresh, **options.arguments(make, rest)))
+    print(make(loaded, settled.build("sampling"), out, n, seed, fresh, **options.arguments(make, rest)))

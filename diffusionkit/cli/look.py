@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from diffusionkit.cli import options
 from diffusionkit.cli.draw import Folder, load, resettled
 from diffusionkit.cli.start import Words
+from diffusionkit.domain import domains
 from diffusionkit.training import folder
 from diffusionkit.training.report import figures, leaves, said
 
@@ -125,6 +126,9 @@ def info(run: str, /) -> None:
     for name, fact in lines.items():
         print(f"  {name:<{width}}  {fact}")
     print(f"Next: diffusionkit sample {path}\n      diffusionkit evaluate {path}\n      diffusionkit plot {path}")
+    domain = domains().get(str(sections.get("domain")))
+    if domain and domain.edits:
+        print(f"Also: {', '.join(domain.edits)}")
 
 
 def _facts(run: Path, sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -154,7 +158,7 @@ def _phrase(section: Any) -> str:
     if not isinstance(section, Mapping):
         return str(section)
     named = [str(section[key]) for key in ("name", "sampler") if key in section]
-    rest = [f"{k} {_phrase(v)}" for k, v in section.items() if k not in ("name", "sampler") and v is not None]
+    rest = [f"{k} {_phrase(v)}" for k, v in section.items() if k not in ("name", "sampler") and v not in (None, "")]
     return f"{' '.join(named)}{' (' if named and rest else ''}{', '.join(rest)}{')' if named and rest else ''}"
 
 

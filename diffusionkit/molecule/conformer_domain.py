@@ -22,6 +22,15 @@ class ConformerDomain(Domain):
     codec = "diffusionkit.molecule.conformer_codec:ConformerCodec"
     ending = ".sdf"
     single = False
+    instead = {
+        "interpolate": "angles go round in a circle",
+        "inpaint": "bonds and rings are always given",
+        "edit": "use `sample --begin`, which starts near ETKDGv3",
+        "restore": "measurements in space are not modelled",
+        "upscale": "a molecule has no resolution",
+        "dock": "use a run of molecule/poses",
+        "export": "no format is shared with other libraries",
+    }
 
     def sketch(self, data: Any) -> dict[str, Any]:
         from diffusionkit.molecule.conformer_codec import ConformerCodec

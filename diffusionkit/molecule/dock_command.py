@@ -7,7 +7,7 @@ from typing import Any
 
 from diffusionkit.molecule import structures
 from diffusionkit.molecule.docking import Docking, pocket, unseen
-from diffusionkit.molecule.pose_ranking import judge
+from diffusionkit.molecule.pose_ranking import judge_of
 from diffusionkit.molecule.screen import Screened, screen, table_of
 
 _NAMED = 5  # ligands that are left out and named on the terminal; the table has all
@@ -16,7 +16,6 @@ _NAMED = 5  # ligands that are left out and named on the terminal; the table has
 def command(
     run: Any,
     sampler: Any,
-    judging: Any,
     out: str,
     n: int,
     seed: int,
@@ -31,24 +30,24 @@ def command(
     without: str = "",
     embedding: str | None = None,
     relax: bool = False,
+    confidence: str | None = None,
 ) -> str:
     """What `diffusionkit dock` does; its keyword-only arguments are options of the command.
 
     Args:
         run: a loaded model of poses.
         sampler: how to step from noise to data.
-        judging: a loaded run that ranks the poses, or None.
         out: an .sdf or .sdf.gz file.
         n: poses of each ligand.
         seed: of start structures and noise.
         fresh: forget what was begun.
-        protein, ligand, center, pocket_from, residues, radius, without, embedding, relax: see docs/poses.md.
+        protein, ligand, center, pocket_from, residues, radius, without, embedding, relax, confidence: see docs/poses.md.
 
     Returns:
         The closing line.
     """
     where = pocket(run.codec, protein, center, pocket_from, residues, radius, without, embedding)
-    how = Docking(run.diffusion, sampler, where, judging and judge(judging), n, relax, seed)
+    how = Docking(run.diffusion, sampler, where, judge_of(run, confidence), n, relax, seed)
     given = list(structures.ligands(ligand))
     for note in (*where.notes, *unseen(run.codec, where, (one for _, one in given))):
         _say(note)

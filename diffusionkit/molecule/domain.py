@@ -23,6 +23,15 @@ class MoleculeDomain(Domain):
     codec = "diffusionkit.molecule.codec:MoleculeCodec"
     ending = ".sdf"
     single = False
+    instead = {
+        "interpolate": "sizes differ, and types are codes",
+        "inpaint": "use `sample --fragment`",
+        "edit": "use `sample --fragment`",
+        "restore": "measurements in space are not modelled",
+        "upscale": "a molecule has no resolution",
+        "dock": "use a run of molecule/poses",
+        "export": "no format is shared with other libraries",
+    }
 
     def sketch(self, data: Any) -> dict[str, Any]:
         elements = sum(1 for number in data.elements if data.hydrogens or number > 1) or ...

@@ -25,6 +25,14 @@ class PoseDomain(Domain):
     edits = {"dock": "diffusionkit.molecule.dock_command:command"}
     ending = ".sdf"
     single = False
+    instead = {
+        "interpolate": "no two ligands share a pocket",
+        "inpaint": "use `dock --pocket-from`",
+        "edit": "use `dock --relax`",
+        "restore": "measurements in space are not modelled",
+        "upscale": "a molecule has no resolution",
+        "export": "no format is shared with other libraries",
+    }
 
     def sketch(self, data: Any) -> dict[str, Any]:
         from diffusionkit.molecule.pose_codec import PoseCodec

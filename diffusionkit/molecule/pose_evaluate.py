@@ -75,7 +75,7 @@ def evaluate(
     if not parts.get(part):
         raise UserError(f"--part: the data have {', '.join(k for k in parts if parts[k])}, not {part!r}")
     chosen = parts[part][: limit or None]
-    judge = judge_of(run)
+    judge = pose_ranking.judge_of(run)
     found, reasons = docked(run, chosen, n, seed, start, judge)
     if not found:
         raise UserError("no complex could be docked: " + "; ".join(reasons[:5]))
@@ -251,9 +251,3 @@ def picture(found: Sequence[Docked], path: Path) -> None:
         for d, k in some
     ]
     pose_plots.draw(shown, path, 3)
-
-
-def judge_of(run: Any) -> Judge | None:
-    """The judge in the run folder, if there is one."""
-    folder = Path(run.folder) / "confidence"
-    return pose_ranking.judge(type(run).load(folder)) if (folder / "recipe.yaml").is_file() else None

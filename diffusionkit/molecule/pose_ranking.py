@@ -55,6 +55,23 @@ def judge(run: Any) -> Judge:
         raise UserError(f"{file}: damaged: {error}") from error
 
 
+def judge_of(run: Any, confidence: str | Path | None = None) -> Judge | None:
+    """The judge of a run's poses.
+
+    Args:
+        run: a loaded model of poses.
+        confidence: the run folder of a model that judges; by default the folder `confidence` in the run's, if there is one.
+
+    Raises:
+        UserError: as `judge`.
+    """
+    inside = Path(run.folder) / "confidence"
+    if confidence is None and not (inside / "recipe.yaml").is_file():
+        return None
+    device = next(run.diffusion.parameters()).device
+    return judge(type(run).load(inside if confidence is None else confidence, str(device)))
+
+
 def ranked(
     ligand: pose_draw.Ligand, places: np.ndarray, pocket: Pocket, judge: Judge | None
 ) -> tuple[np.ndarray, dict[str, np.ndarray], str]:

@@ -34,12 +34,11 @@ class PoseDiffusion:
 
     Args:
         run: of the domain `pose`.
-        judge: the run of a model that ranks its poses.
+        judge: that ranks its poses, as `pose_ranking.judge_of` gives it; without one they are ranked by how many others lie near.
     """
 
-    def __init__(self, run: Run, judge: Run | None = None) -> None:
-        self.run = run
-        self.judge: Judge | None = None if judge is None else pose_ranking.judge(judge)
+    def __init__(self, run: Run, judge: Judge | None = None) -> None:
+        self.run, self.judge = run, judge
 
     @classmethod
     def load(cls, path: str | Path, device: str | None = None, confidence: str | Path | None = None) -> Self:
@@ -58,10 +57,7 @@ class PoseDiffusion:
         run = Run.load(path, device)
         if run.domain.name != "pose" or not run.generates:
             raise UserError(f"{path}: holds no model of poses; train one with molecule/poses")
-        inside = run.folder / "confidence"
-        if confidence is None and not (inside / "recipe.yaml").is_file():
-            return cls(run)
-        return cls(run, Run.load(inside if confidence is None else confidence, device))
+        return cls(run, pose_ranking.judge_of(run, confidence))
 
     def pocket(
         self,

@@ -30,6 +30,15 @@ class TabularDomain(Domain):
     codec = "diffusionkit.tabular.codec:TableCodec"
     ending = ".csv"
     single = False
+    instead = {
+        "interpolate": "rows hold codes, and nothing lies between two codes",
+        "inpaint": "use `sample --where`, or `impute` in Python",
+        "edit": "use `sample --where`",
+        "restore": "use `impute` in Python",
+        "upscale": "a table has no resolution",
+        "dock": "a table has no pockets",
+        "export": "no format is shared with other libraries",
+    }
 
     def sketch(self, data: Any) -> dict[str, Any]:
         return dict.fromkeys(("numbers", "sizes", "owners", "positions", "shares", "target"), ...)

@@ -29,6 +29,15 @@ class TimeSeriesDomain(Domain):
     codec = "diffusionkit.timeseries.codec:SeriesCodec"
     ending = ".csv"
     single = False
+    instead = {
+        "interpolate": "samples are paths from one past, seen together",
+        "inpaint": "use `CSDI(...).impute` in Python",
+        "edit": "use `sample --history`, which goes on from a series",
+        "restore": "use `CSDI(...).impute` in Python",
+        "upscale": "a series has no resolution",
+        "dock": "a series has no pockets",
+        "export": "no format is shared with other libraries",
+    }
 
     def sketch(self, data: Any) -> dict[str, Any]:
         return dict.fromkeys(("horizon", "series", "sample", "own", "shared", "lags", "time", "scale"), ...)

@@ -26,8 +26,7 @@ def function(domain: Domain, name: str) -> Callable[..., Edit]:
         UserError: if the domain has none.
     """
     if name not in domain.edits:
-        there = f"it has {', '.join(domain.edits)}" if domain.edits else "it has nothing of the kind"
-        raise UserError(f"{name}: there is no such thing for runs of the domain {domain.name}; {there}")
+        raise UserError(domain.without(name))
     return pkgutil.resolve_name(domain.edits[name])
 
 

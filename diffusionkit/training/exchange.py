@@ -73,7 +73,7 @@ def export_run(run: Run, out: str | Path) -> Path:
     out = Path(out)
     _vacant(out)
     if "write" not in run.domain.exchange:
-        raise UserError(f"{run.folder}: runs of the domain {run.domain.name} have no format of another library")
+        raise UserError(run.domain.without("export"))
     with torch.no_grad(), _filling(out) as temporary:
         pkgutil.resolve_name(run.domain.exchange["write"])(run, origin(run.folder), temporary)
     return out

@@ -52,11 +52,11 @@ def interpolate(
     sampler = sampler or DDIM(50)
     if sampler.eta or getattr(sampler, "churn", 0):
         raise UserError("walks need a sampler without randomness, such as ddim with eta 0")
+    if "interpolate" in run.domain.instead:
+        raise UserError(run.domain.without("interpolate"))
     leaves = tree_leaves(run.diffusion.process.prior(run.codec.like(1), torch.ones(())))
     if not all(leaf.is_floating_point() for leaf in leaves):
         raise UserError("there are no walks between these samples: they hold codes, and nothing lies between two codes")
-    if not run.domain.single:
-        raise UserError("there are no walks between these samples: a picture shows many of them together")
     path = run.folder / "interpolation.png" if out is None else Path(out)
     device = next(run.diffusion.parameters()).device
     torch.manual_seed(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from PIL import Image
 from rich.console import Console
 
 from diffusionkit.cli import app
-from diffusionkit.domain import domains
+from diffusionkit.domain import Domain, domains
+from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
+from diffusionkit.training.edit import function
 from diffusionkit.training.run import fit
 from tests.cli.words import call, fails
 
@@ -157,7 +160,18 @@ def test_domains_without_edits_say_so(files: Path, capsys: pytest.CaptureFixture
     (files / "run").mkdir()
     text = (Path(__file__).parents[2] / "domains" / "tabular" / "csv.yaml").read_text()
     (files / "run" / "recipe.yaml").write_text(text)
-    assert "runs of the domain tabular" in fails(f"edit {files}/run {files}/a.png", capsys)
+    said = fails(f"edit {files}/run {files}/a.png", capsys)
+    assert "edit: not for runs of the domain tabular: use `sample --where`" in said
+
+
+@pytest.mark.parametrize("domain", domains().values(), ids=lambda domain: domain.name)
+def test_every_edit_is_there_or_its_refusal_says_what_to_do(domain: Domain) -> None:
+    for name in ("inpaint", "edit", "restore", "upscale", "dock"):
+        if name in domain.edits:
+            assert callable(function(domain, name)) and name not in domain.instead
+        else:
+            with pytest.raises(UserError, match=re.escape(domain.instead[name])):
+                function(domain, name)
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_domains_without_a_format_say_so(tmp_path: Path) -> None:
     class Other:
         folder, domain = tmp_path, next(domain for domain in domains().values() if not domain.exchange)
 
-    with pytest.raises(UserError, match=f"runs of the domain {Other.domain.name} have no format of another library"):
+    with pytest.raises(UserError, match=f"export: not for runs of the domain {Other.domain.name}: no format is shared"):
         export_run(Other(), tmp_path / "out")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 

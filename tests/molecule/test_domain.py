@@ -101,6 +101,6 @@ def test_a_domain_imports_nothing_heavy_before_it_is_used():
 def test_the_state_is_ragged_and_walks_are_refused(run):
     from diffusionkit.training.interpolate import interpolate
 
-    with pytest.raises(UserError, match="no walks"):
+    with pytest.raises(UserError, match="interpolate: not for runs of the domain molecule: sizes differ"):
         interpolate(run)
     assert torch.is_tensor(run.codec.histogram)

@@ -187,7 +187,9 @@ def test_info_and_plot_tell_of_a_run(folder, capsys):
 
 def test_there_are_no_walks_between_rows(folder, capsys):
     call("interpolate", folder / "run", code=2)
-    assert "there are no walks between these samples: they hold codes" in capsys.readouterr().err
+    assert (
+        "interpolate: not for runs of the domain tabular: rows hold codes, and nothing lies" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
