@@ -100,11 +100,11 @@ class Domain(ABC):
     objectives: ClassVar[Mapping[str, str]] = {}
     """Objectives of its own, beside those of the core."""
     edits: ClassVar[Mapping[str, str]] = {}
-    """For the commands `inpaint`, `edit`, `restore` and `upscale`, the function behind each as 'module:function'. It takes the codec
-    and the files of the command and gives an `Edit`; its keyword-only arguments are options of the command. That of `dock` does all
-    of it and gives the closing line: `command(run, sampler, out, n, seed, fresh, *, ...)`."""
+    """For the commands `inpaint`, `edit`, `restore` and `upscale`, the function behind each as 'module:function'. It takes the
+    codec and the files of the command and gives an `Edit`; its keyword-only arguments are options of the command. That of `dock`
+    does all of it and gives the closing line: `command(run, sampler, out, n, seed, fresh, *, ...)`."""
     instead: ClassVar[Mapping[str, str]] = {}
-    """For commands that it has not: what to use for them, or why there is nothing of the kind. Refusals say so, and so do the docs."""
+    """For commands that it has not: what to use for them, or why there is nothing of the kind. Refusals and the docs say so."""
     exchange: ClassVar[Mapping[str, str]] = {}
     """For the commands `import` and `export`, functions as 'module:function': `knows(folder) -> bool`, whether a folder looks like
     one; `read(folder) -> Foreign`; `write(run, origin, folder)`, which fills an empty folder."""
@@ -115,7 +115,8 @@ class Domain(ABC):
 
     def without(self, command: str) -> str:
         """What a command says that this domain has not."""
-        return f"{command}: not for runs of the domain {self.name}: {self.instead.get(command, 'it has nothing of the kind')}"
+        why = self.instead.get(command, "it has nothing of the kind")
+        return f"{command}: not for runs of the domain {self.name}: {why}"
 
     @abstractmethod
     def sketch(self, data: Any) -> dict[str, Any]:
