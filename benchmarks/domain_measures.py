@@ -75,13 +75,15 @@ def pictures(run: Run, n: int) -> Judge:
     network = features.judge(train, test, run.folder, torch.device("cpu"), lambda *_: None)
     held = network.look(train.codec.display(test.pictures.images))[0]
     n = min(n, len(train))
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:n]
 
     def figures(found: list[torch.Tensor]) -> Figures:
         return {"value": metrics.frechet(held, network.look(torch.cat(found))[0])}
 
     def real() -> Figures:
-        return {**figures([train.codec.display(train.pictures.images[chosen])]), "what": f"{n:,} training pictures"}
+        return {
+            **figures([train.codec.display(train.pictures.images[train.some(n)])]),
+            "what": f"{n:,} training pictures",
+        }
 
     return Judge(_states(run, n), figures, real, n)
 

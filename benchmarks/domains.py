@@ -102,7 +102,7 @@ class _Case:
         settings = {"seed": str(seed), "training.pictures": "0"}
         settings |= {"training.steps": str(steps)} if steps else {}
         before = self.cells.cells.get(f"{self.label}/training/seed {seed}", {})
-        spent = train(self.name, self._folder(seed), settings) or {k: before[k] for k in SPENT if k in before}
+        spent = {k: before[k] for k in SPENT if k in before} | train(self.name, self._folder(seed), settings)
         run, planned = self._run(seed)[0], self.recipe.build("training").steps
         parameters = sum(p.numel() for p in run.diffusion.network.parameters())
         return {**spent, "steps": run.step, "planned": planned or run.step, "parameters": parameters, "seed": seed}
@@ -141,7 +141,7 @@ class _Case:
 
     def curve(self) -> Curves:
         """The cells of every sampler that fits by the evaluations asked for, without guidance, of the first seed's training."""
-        seed, found = self.seeds[0], {}
+        seed, found, points = self.seeds[0], {}, []  # type: ignore[var-annotated]
         for name, (make, cost, every, few) in SAMPLERS.items():
             try:
                 make(1).check(self._run(seed)[0].diffusion.process)
@@ -149,9 +149,12 @@ class _Case:
                 say(f"{self.name}: {name} is left out: {error}")
                 continue
             found[name] = {}
-            for calls in few if self.options.quick else every:
-                work = partial(self._drawn, seed, make(max(1, calls // cost)))
-                found[name][calls] = self.cells.get(f"{self.label}/{name}/{calls}/seed {seed}", work)
+            points += [(calls, name, make(max(1, calls // cost))) for calls in (few if self.options.quick else every)]
+        for calls, name, sampler in sorted(
+            points, key=lambda point: point[0]
+        ):  # the cheap ones first, should time be short
+            work = partial(self._drawn, seed, sampler)
+            found[name][calls] = self.cells.get(f"{self.label}/{name}/{calls}/seed {seed}", work)
         return found
 
     def _drawn(self, seed: int, sampler: Sampler, guidance: float = 1.0) -> Cell:

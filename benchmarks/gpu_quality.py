@@ -127,8 +127,7 @@ def _drawn(parts: Any, folder: Path, options: argparse.Namespace) -> Cell:
     found, seconds = timed(draw)
     judge = features.judge(parts["train"], parts["test"], folder, device, lambda *_: None)
     held, seen = (judge.look(shown)[0] for shown in (codec.display(parts["test"].pictures.images), found))
-    order = torch.randperm(len(parts["train"]), generator=torch.Generator().manual_seed(0))[: options.n]
-    real = judge.look(codec.display(parts["train"].pictures.images[order]))[0]
+    real = judge.look(codec.display(parts["train"].pictures.images[parts["train"].some(options.n)]))[0]
     return {
         "frechet": metrics.frechet(held, seen), "real": metrics.frechet(held, real), "n": options.n, "steps": step,
         "sampler": "DDIM", "sampler_steps": 50, "samples_per_second": options.n / seconds,

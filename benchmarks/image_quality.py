@@ -65,7 +65,7 @@ class Judge:
 
     def real(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """n pictures of the training part and their classes: what the best of models would draw."""
-        chosen = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))[:n]
+        chosen = self.train.some(n, seed)
         assert self.train.pictures.labels is not None
         return self.train.codec.display(self.train.pictures.images[chosen]), self.train.pictures.labels[chosen]
 

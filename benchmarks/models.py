@@ -27,13 +27,15 @@ def trained(recipe: str, folder: Path, settings: Mapping[str, str] | None = None
 
 
 def train(recipe: str, folder: Path, settings: Mapping[str, str] | None = None) -> dict[str, float]:
-    """Trains a recipe by the command, unless its run is there, which leaves no figures.
+    """Trains a recipe by the command, unless its run is there.
 
     Returns:
-        Seconds of the training, and of this process those of all processors and the highest memory.
+        Seconds of the training, and of this process those of all processors and the highest memory; of a run that was there the
+        seconds alone.
     """
     if (folder / "weights.safetensors").exists() and not _unfinished(folder):
-        return {}
+        rows = read_metrics(folder / "metrics.csv")
+        return {SPENT[0]: round(rows[-1]["seconds"], 1)} if rows else {}
     words = [word for key, value in (settings or {}).items() for word in (f"--{key}", value)]
     words = [
         "train",

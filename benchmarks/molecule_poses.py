@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Reads the command line and measures."""
     parser = command_line("molecule_poses", __doc__, tuple(PARTS), models=True)
     add = parser.add_argument
-    add("--run", type=Path, help="quality: a trained run of molecule/poses; its folder `confidence` ranks the poses")
+    about = "a trained run of molecule/poses, whose folder `confidence` ranks the poses; curve: that of all complexes"
+    add("--run", type=Path, help=about)
     add("--part", default="test", choices=["train", "val", "test"], help="of the complexes; test for final figures")
     add("--complexes", type=int, default=0, help="so many of the part, spread over it; 0 for all")
     add("-n", type=int, default=40, help="poses of each complex")
@@ -77,7 +78,7 @@ def curve(cells: Cells, options: argparse.Namespace) -> None:
     """What a share of the training complexes is worth."""
     some, lines = _chosen(options.part, options), {}
     for share in options.shares:
-        run = _trained(f"poses_{share:g}", share, options)
+        run = Run.load(options.run) if options.run and share == 1 else _trained(f"poses_{share:g}", share, options)
         found = _model(cells, run, run.folder.name, options.part, some, options)
         lines |= {
             f"{share:g} of the training complexes: {name}": found[name] for name in found if name.startswith("model")

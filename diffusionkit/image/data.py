@@ -81,6 +81,20 @@ class PictureSet:
         noise = None if generator is None else torch.rand(len(images), generator=generator) * smaller.noised
         return self.codec.shown(shrunk(images, smaller.factor, self.codec.levels), noise, generator)
 
+    def some(self, n: int, seed: int = 0) -> Tensor:
+        """Indices (n,) of pictures at random, the same for the same seed; all in order where that is all.
+
+        Classes take turns, as they do in samples: chance in how many there are of each would count as a distance.
+        """
+        if n >= len(self):
+            return torch.arange(len(self))
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        if self.pictures.labels is not None:
+            labels = self.pictures.labels[order]
+            turn = F.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]  # the how manieth of its class
+            order = order[turn.argsort(stable=True)]
+        return order[:n]
+
     def fingerprint(self) -> str:
         """Tells these pictures, their classes and whether they are mirrored from others."""
         digest = hashlib.blake2b(digest_size=16)

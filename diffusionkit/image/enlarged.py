@@ -31,7 +31,7 @@ def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish
     Returns:
         A tree of numbers, and what draws the picture and makes the table of it.
     """
-    chosen, codec = work.chosen(work.test, work.n), work.run.codec
+    chosen, codec = work.test.some(work.n, work.seed), work.run.codec
     factor, images = codec.smaller.factor, work.test.pictures.images[chosen]
     small = shrunk(images, factor, codec.levels)
     bicubic = enlarge(codec.display(small).float(), factor).round().clamp(0, 255).to(torch.uint8)

@@ -125,19 +125,13 @@ class Work:
         """How many pictures of each part the losses are measured on."""
         return min(self.n, len(self.test), len(self.train))
 
-    def chosen(self, data: PictureSet, n: int) -> Tensor:
-        """Indices (n,) of a part, at random but the same each time; all in order where that is all."""
-        if n >= len(data):
-            return torch.arange(len(data))
-        return torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[:n]
-
     def shown(self, data: PictureSet, indices: Tensor) -> Tensor:
         """uint8 pictures for the eye."""
         return data.codec.display(data.pictures.images[indices])
 
     def batches(self, data: PictureSet) -> Iterator[tuple[Tensor, Any]]:
         """The m pictures of a part as states with their conditions."""
-        for indices in self.chosen(data, self.m).split(_CHUNK):
+        for indices in data.some(self.m, self.seed).split(_CHUNK):
             batch = data.batch(indices)
             yield batch.x.to(self.device), batch.cond and {k: v.to(self.device) for k, v in batch.cond.items()}
 
@@ -256,7 +250,7 @@ def _bits(work: Work, stage: Stage) -> dict[str, Any]:
                 terms.append(bound(work.run.diffusion, x0, cond, None, work.chain, work.draws, bin=2 / (levels - 1)))
                 tick(len(x0))
             found[name] = _terms(terms)
-    pictures = work.test.pictures.images[work.chosen(work.test, work.m)]
+    pictures = work.test.pictures.images[work.test.some(work.m, work.seed)]
     found["independent_pixels"] = metrics.independent_bits(work.train.pictures.images, pictures, levels)
     found["uniform"] = math.log2(levels)
     return found
@@ -312,7 +306,7 @@ def _draw(work: Work, stage: Stage) -> tuple[Tensor, Tensor | None]:
 
 def _compare(work: Work, samples: Tensor, classes: Tensor | None, network: Any, stage: Stage) -> dict[str, Any]:
     """Fréchet distances, precision, recall and class accuracy; `train` is what real pictures reach, the floor."""
-    real = work.shown(work.train, work.chosen(work.train, work.n))
+    real = work.shown(work.train, work.train.some(work.n, work.seed))
     held = work.shown(work.test, torch.arange(len(work.test)))
     with work.clock("features"):
         shown = {"held": held, "samples": samples, "train": real}
@@ -355,7 +349,7 @@ def _frechet(seen: dict[str, Tensor]) -> dict[str, float]:
 
 def _decoded(work: Work) -> Tensor:
     """Training pictures, as many as samples, encoded into latents and decoded: uint8, for the eye."""
-    codec, chosen = work.run.codec, work.chosen(work.train, work.n)
+    codec, chosen = work.run.codec, work.train.some(work.n, work.seed)
     with torch.no_grad():
         parts = [codec.decode(codec.encode(work.train.pictures.images[part])) for part in chosen.split(_CHUNK)]
     return torch.cat(parts).cpu()
@@ -374,7 +368,7 @@ def _memorised(work: Work, samples: Tensor, stage: Stage) -> tuple[dict[str, Any
     train = work.shown(work.train, torch.arange(len(work.train)))
     if work.train.flip:  # mirrored ones were training pictures too
         train = torch.cat([train, train.flip(3)])
-    held = work.shown(work.test, work.chosen(work.test, work.n))
+    held = work.shown(work.test, work.test.some(work.n, work.seed))
     scale = 255 * math.sqrt(train[0].numel())
     with work.clock("nearest_training"), stage("nearest training pictures", 2 * len(train)) as tick:
         distances, index = metrics.nearest_distances(samples.to(work.device), train, 2, tick)

@@ -32,7 +32,7 @@ def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish
     Returns:
         A tree of numbers, and what draws the picture and makes the table of it.
     """
-    chosen = work.chosen(work.test, work.n)
+    chosen = work.test.some(work.n, work.seed)
     seen, latent = _seen(work, chosen, stage)
     measures = {"loss": losses(work, stage), "latents": latent, **compared(work, seen, chosen, network, stage)}
     measures["pictures"] = {plots.EVALUATION: "Held-out pictures, and below each what came back from its latents."}
@@ -58,7 +58,7 @@ def compared(work: Any, seen: dict[str, Tensor], chosen: Tensor, network: Any, s
     measures: dict[str, Any] = {}
     for name, rule in (("psnr", psnr), ("ssim", ssim)):
         measures[name] = {part: rule(seen[part], seen["held"]) for part in made}
-    seen = seen | {"train": work.shown(work.train, work.chosen(work.train, work.n))}
+    seen = seen | {"train": work.shown(work.train, work.train.some(work.n, work.seed))}
     sizes = {"n": len(chosen), "n_train": len(seen["train"]), "n_held_out": len(chosen)}
     with work.clock("features"):
         looked = {name: work.judge.look(pictures) for name, pictures in seen.items()}

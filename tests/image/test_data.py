@@ -48,6 +48,24 @@ def test_constructors_read_nothing(tmp_path: Path) -> None:
     assert Folder(nowhere, size=(20, 30), channels=1).shape == (1, 20, 30)
 
 
+def test_some_pictures_have_every_class_in_turn() -> None:
+    """Of classes of other sizes as many as there are, at random but the same each time; without classes any of them."""
+    labels = torch.tensor([0] * 50 + [1] * 20 + [2] * 3)[torch.randperm(73, generator=torch.Generator().manual_seed(1))]
+    pictures = Pictures(torch.zeros(73, 1, 8, 8, dtype=torch.uint8), labels)
+    data = PictureSet(pictures, PixelCodec(shape=(1, 8, 8)))
+    chosen = data.some(30)
+    assert torch.bincount(labels[chosen]).tolist() == [14, 13, 3] or torch.bincount(labels[chosen]).tolist() == [
+        13,
+        14,
+        3,
+    ]
+    assert len(set(chosen.tolist())) == 30 and torch.equal(data.some(30), chosen)
+    assert not torch.equal(data.some(30, seed=1).sort().values, chosen.sort().values)
+    assert torch.equal(data.some(73), torch.arange(73)) and torch.equal(data.some(100), torch.arange(73))
+    bare = PictureSet(Pictures(pictures.images, None), PixelCodec(shape=(1, 8, 8)))
+    assert len(set(bare.some(30).tolist())) == 30
+
+
 def test_digits() -> None:
     parts = Digits(holdout=0.25).load()
     train, test = parts["train"], parts["test"]
