@@ -60,12 +60,10 @@ def evaluate(
     others = {*options.keywords(loaded.domain.evaluate), *options.keywords(evaluate)} - {"n"}
     loaded.recipe, rest = resettled(loaded, shared, extra, others)
     chosen = options.arguments(loaded.domain.evaluate, rest) | {"seed": seed} | ({} if n is None else {"n": n})
-    from diffusionkit.training.files import write_json
     from diffusionkit.training.report import report as write
 
     measures = loaded.domain.evaluate(loaded, **chosen)
-    path = Path(loaded.folder) / "metrics.json"
-    write_json(path, measures)
+    path = folder.keep_measures(loaded.folder, measures)
     _table(measures)
     print(f"Numbers in {path}")
     if report:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,13 +119,30 @@ def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.sqrt(((np.asarray(first) - np.asarray(second)) ** 2).sum(-1))
 
 
+class _Quiet:
+    """How many blocks of `quiet` are open, in all threads together, and what keeps RDKit's log shut meanwhile."""
+
+    lock, depth, shut = Lock(), 0, None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing of RDKit's log is printed within."""
+    """Nothing of RDKit's log is printed within, in whatever thread.
+
+    RDKit's own block opens the log at its end even within another, so that one alone is held, until the outermost ends.
+    """
     from rdkit import rdBase
 
-    with rdBase.BlockLogs():
+    with _Quiet.lock:
+        _Quiet.depth += 1
+        _Quiet.shut = _Quiet.shut or rdBase.BlockLogs()
+    try:
         yield
+    finally:
+        with _Quiet.lock:
+            _Quiet.depth -= 1
+            if not _Quiet.depth:
+                _Quiet.shut = None
 
 
 def molecule(z: np.ndarray, pos: np.ndarray, bonds: str = "lengths", hydrogens: bool = True) -> Chem.Mol | None:

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import parse
+from diffusionkit.training.files import write_json
 
 ORIGIN = "origin.json"
 
@@ -93,6 +95,21 @@ def origin(folder: str | Path) -> dict[str, Any] | None:
     if not isinstance(found.get("text"), str):
         raise UserError(f"{path}: is damaged: it does not say where the run is from")
     return found
+
+
+def keep_measures(folder: str | Path, measures: Mapping[str, Any]) -> Path:
+    """Writes metrics.json into a run folder; figures that are no numbers, for which JSON has no word, become null."""
+    path = Path(folder) / "metrics.json"
+    write_json(path, _finite(measures))
+    return path
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _finite(branch) for name, branch in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(branch) for branch in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def measured(folder: str | Path) -> dict[str, Any]:

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -161,3 +163,18 @@ def test_too_many_bonds_are_refused_with_a_reason(capfd):
 def test_atoms_on_one_another_are_no_error():
     mol = chemistry.molecule(np.array([6, 6, 8]), np.zeros((3, 3)), bonds="valences")
     assert chemistry.sanitised(mol)[1] != "" or mol is not None
+
+
+def test_the_log_is_shut_until_the_outermost_block_ends_whatever_ends_within(capfd):
+    def fail(_=None):
+        assert Chem.MolFromSmiles("C1CC(") is None
+
+    with pytest.raises(KeyError), chemistry.quiet():
+        with chemistry.quiet():
+            fail()
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(fail, range(4)))
+        raise KeyError
+    assert not capfd.readouterr().err
+    fail()
+    assert "Parse Error" in capfd.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from diffusionkit.errors import UserError
-from diffusionkit.training import chart, page
+from diffusionkit.training import chart, folder, page
 from diffusionkit.training.compare import compare
 from diffusionkit.training.report import duration, leaves, report, said
 
@@ -279,3 +280,11 @@ def test_a_browser_shows_it_without_scrolling_sideways(tmp_path):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     dark = "rgb(18, 22, 27)"
     assert sorted(re.findall(r"(\d+ \d+ \w+ rgb[^;]*);", dom)) == [f"{w} 0 true {dark}" for w in (1280, 390)]
+
+
+def test_measures_that_are_no_numbers_are_kept_as_json_knows_them(tmp_path):
+    path = folder.keep_measures(
+        tmp_path, {"auc": math.nan, "bins": [1.5, math.inf, 2], "of": {"a": (math.nan, "b", True)}}
+    )
+    strict = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(word))
+    assert strict == {"auc": None, "bins": [1.5, None, 2], "of": {"a": [None, "b", True]}} == folder.measured(tmp_path)
