@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.book_entries import ENTRIES, OTHERWISE, UNMEASURED, Entry, Place
 from benchmarks.cells import RESULTS, Cell, read
 from benchmarks.domain_measures import MEASURES
-from benchmarks.domains import EMBEDDED
+from benchmarks.domains import EMBEDDED, REAL, SAMPLERS, line
 from benchmarks.published import PUBLISHED
 from benchmarks.regress import without_seed
 from diffusionkit.recipe import Recipe
@@ -183,7 +183,7 @@ def page(results: Path = RESULTS) -> str:
         lines += [row(shelf, recipe) for recipe in recipes]
         notes = [text for text in (note(shelf, recipe) for recipe in recipes) if text]
         lines += ["", *notes, ""]
-    lines += [*_samplers(shelf), *_gpu(shelf)]
+    lines += [*_together(shelf), *_gpu(shelf)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -192,28 +192,36 @@ def shipped(domain: str) -> list[str]:
     return [f"{domain}/{path.stem}" for path in sorted((ROOT / "domains" / domain).glob("*.yaml"))]
 
 
-def _samplers(shelf: Shelf) -> Iterator[str]:
-    """The table of samplers against evaluations, of the recipes that need no files."""
-    for file in ("domains", "domains_quick"):
-        measured = [recipe for recipe in EMBEDDED if shelf.cells(file, f"{recipe}/own")]
-        if not measured:
-            continue
-        short = " --quick" if file.endswith("quick") else ""
-        yield "## Samplers\n"
-        yield "Quality against evaluations of the network, without guidance, of the first seed's model"
-        yield f"(`python -m benchmarks domains{short}`)."
-        yield "Trainings and samples are those of `--quick`, a fraction of the recipes'.\n" if short else ""
-        for recipe in measured:
-            measure = next(m for m in MEASURES.values() if m.name == shelf.cells(file, f"{recipe}/own")[0]["measure"])
-            yield from _curve(shelf, file, recipe, measure)
-        if (ROOT / "docs" / "pictures" / f"{file}.png").is_file():
-            yield f"![Quality of the samples of four models against evaluations of the network](pictures/{file}.png)\n"
+def _together(shelf: Shelf) -> Iterator[str]:
+    """All domains on the same core: a line each, and the tables of samplers against evaluations."""
+    file = next((name for name in ("domains", "domains_quick") if shelf.cells(name, f"{EMBEDDED[0]}/own")), "")
+    measured = {recipe: shelf.cells(file, f"{recipe}/own") for recipe in (*EMBEDDED, *REAL) if file}
+    if not file:
         return
+    measures = {
+        r: next(m for m in MEASURES.values() if m.name == own[0]["measure"]) for r, own in measured.items() if own
+    }
+    yield "## All domains on the same core\n"
+    yield f"`python -m benchmarks domains{' --quick' * file.endswith('quick')}`, and `--full` for those that need files"
+    yield f"({machine(measured[EMBEDDED[0]][0])})."
+    yield "Trainings and samples are those of `--quick`, a fraction of the recipes'." if file.endswith("quick") else ""
+    yield "Samples a second are of the recipe's sampler with so many evaluations of the network, whose share of the time stands"
+    yield "beside; seconds of training are those of a machine with other work.\n"
+    lines = []
+    for recipe, measure in measures.items():
+        trainings, beside = shelf.cells(file, f"{recipe}/training"), shelf.cells(file, f"{recipe}/beside")[0]
+        lines.append(line(f"`{recipe}`", measure, trainings, measured[recipe], beside))
+    yield _cells(*lines[0])
+    yield _cells(*["---"] * len(lines[0]))
+    yield from (_cells(*one.values()) for one in lines)
+    yield "\nQuality against evaluations of the network, without guidance, of the first seed's model:\n"
+    for recipe, measure in measures.items():
+        yield from _curve(shelf, file, recipe, measure)
+    if (ROOT / "docs" / "pictures" / f"{file}.png").is_file():
+        yield f"![Quality of samples against evaluations of the network, a panel a recipe](pictures/{file}.png)\n"
 
 
 def _curve(shelf: Shelf, file: str, recipe: str, measure: Any) -> Iterator[str]:
-    from benchmarks.domains import SAMPLERS
-
     calls = sorted({calls for _, _, every, few in SAMPLERS.values() for calls in (*every, *few)})
     rows = {}
     for name in SAMPLERS:
@@ -222,7 +230,9 @@ def _curve(shelf: Shelf, file: str, recipe: str, measure: Any) -> Iterator[str]:
             rows[name] = {count: measure.shown(found[0]["value"]) for count, found in cells.items() if found}
     shown = [count for count in calls if any(count in found for found in rows.values())]
     if rows:
-        yield f"`{recipe}`, {measure.name} ({measure.better} is better):\n"
+        beside = shelf.cells(file, f"{recipe}/beside")[0]
+        told = f"{beside['what']}: {measure.shown(beside['value'])}"
+        yield f"`{recipe}`, {measure.name} ({measure.better} is better; {told}):\n"
         yield _cells("", *map(str, shown))
         yield _cells(*["---"] * (len(shown) + 1))
         for name, found in rows.items():

@@ -183,27 +183,40 @@ class _Case:
 
     def line(self) -> dict[str, str]:
         """All of it in one line of a table."""
-        trainings, own, beside = [self.trained(s) for s in self.seeds], [self.own(s) for s in self.seeds], self.beside()
-        values, first = [cell["value"] for cell in own], trainings[0]
-        spread = f" ± {self.measure.shown((max(values) - min(values)) / 2)}" if len(values) > 1 else ""
-        seconds = [cell["train_seconds"] for cell in trainings if "train_seconds" in cell]
-        memory = [cell["peak_mb"] for cell in trainings if "peak_mb" in cell]
-        return {
-            "recipe": self.label,
-            "measure": f"{self.measure.name} ({self.measure.better} is better)",
-            "model": f"{self.measure.shown(sum(values) / len(values))}{spread}",
-            "beside": f"{self.measure.shown(beside['value'])} ({beside['what']})",
-            "steps": f"{first['steps']:,}" + (f" of {first['planned']:,}" if first["steps"] < first["planned"] else ""),
-            "training": f"{sum(seconds) / len(seconds):.0f} s" if seconds else "",
-            "parameters": f"{first['parameters']:,}",
-            "samples a second": f"{sum(cell['samples_per_second'] for cell in own) / len(own):.3g}",
-            "evaluations": f"{own[0]['evaluations']:.0f}",
-            "network": f"{100 * sum(cell['network_share'] for cell in own) / len(own):.0f} %",
-            "memory": f"{max(memory):,} MB" if memory else "",
-        }
+        trainings, own = [self.trained(s) for s in self.seeds], [self.own(s) for s in self.seeds]
+        return line(self.label, self.measure, trainings, own, self.beside())
 
 
 # ---- what is shown ----
+
+
+def line(name: str, measure: Measure, trainings: list[Cell], own: list[Cell], beside: Cell) -> dict[str, str]:
+    """A recipe in one line of a table: means over its trainings, and half the range of its figure.
+
+    Args:
+        name: of the recipe.
+        measure: of its domain.
+        trainings, own: cells of each seed.
+        beside: the cell of what stands beside it.
+    """
+    values, first = [cell["value"] for cell in own], trainings[0]
+    spread = f" ± {measure.shown(float(f'{(max(values) - min(values)) / 2:.2g}'))}" if len(values) > 1 else ""
+    rate = sum(cell["samples_per_second"] for cell in own) / len(own)
+    seconds = [cell["train_seconds"] for cell in trainings if "train_seconds" in cell]
+    memory = [cell["peak_mb"] for cell in trainings if "peak_mb" in cell]
+    return {
+        "recipe": name,
+        "measure": f"{measure.name} ({measure.better} is better)",
+        "model": f"{measure.shown(sum(values) / len(values))}{spread}",
+        "beside": f"{measure.shown(beside['value'])} ({beside['what']})",
+        "steps": f"{first['steps']:,}" + (f" of {first['planned']:,}" if first["steps"] < first["planned"] else ""),
+        "training": f"{sum(seconds) / len(seconds):.0f} s" if seconds else "",
+        "parameters": f"{first['parameters']:,}",
+        "samples a second": f"{rate:,.0f}" if rate > 100 else f"{rate:.3g}",
+        "evaluations": f"{own[0]['evaluations']:.0f}",
+        "network": f"{100 * sum(cell['network_share'] for cell in own) / len(own):.0f} %",
+        "memory": f"{max(memory):,} MB" if memory else "",
+    }
 
 
 def _table(case: _Case, curves: Curves) -> list[dict[str, str]]:

@@ -17,8 +17,8 @@ from diffusionkit.core import guided
 from diffusionkit.timeseries import measures
 from diffusionkit.timeseries.baselines import IMPUTE_BASELINES
 from diffusionkit.timeseries.gaps import fill
-from diffusionkit.training.module import drawing
 from diffusionkit.training.run import Run
+from diffusionkit.training.seeds import drawing
 
 HIDDEN = (0.1, 0.5, 0.9)
 DRAWS = 20

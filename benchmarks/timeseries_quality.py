@@ -25,8 +25,8 @@ from diffusionkit.timeseries.panel import Panel
 from diffusionkit.timeseries.plots import pit_histogram
 from diffusionkit.timeseries.prepare import prepared
 from diffusionkit.training.loop import train
-from diffusionkit.training.module import drawing
 from diffusionkit.training.run import Run, assemble, suited
+from diffusionkit.training.seeds import drawing
 
 PATHS = 100
 _TRIAL = 40  # steps that tell how many there are in a minute

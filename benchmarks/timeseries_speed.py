@@ -22,8 +22,8 @@ from diffusionkit.core import DDPM, Sampler
 from diffusionkit.timeseries import measures
 from diffusionkit.timeseries.backtest import Windows, model_paths
 from diffusionkit.timeseries.prepare import prepared
-from diffusionkit.training.module import drawing
 from diffusionkit.training.run import Run, assemble
+from diffusionkit.training.seeds import drawing
 
 CHAIN = 100
 FEW, LOADER = 8.0, 3.0

@@ -52,8 +52,15 @@ def test_seeds_are_averaged_and_short_trainings_said(tmp_path):
 
 def test_figures_of_all_domains_stand_in_where_there_are_no_others(tmp_path):
     cells = {
-        "image/digits/own/seed 0": {"value": 3.0, "measure": "Fréchet distance", "steps": 500},
-        "image/digits/training/seed 0": {"train_seconds": 30.0, "steps": 500},
+        "image/digits/own/seed 0": {
+            "value": 3.0,
+            "measure": "Fréchet distance",
+            "steps": 500,
+            "samples_per_second": 250.0,
+            "evaluations": 20.0,
+            "network_share": 0.9,
+        },  # fmt: skip
+        "image/digits/training/seed 0": {"train_seconds": 30.0, "steps": 500, "planned": 2000, "parameters": 1234},
         "image/digits/beside": {"value": 1.0, "what": "300 training pictures"},
         "image/digits/DDIM/5/seed 0": {"value": 4.0},
     }
@@ -63,7 +70,9 @@ def test_figures_of_all_domains_stand_in_where_there_are_no_others(tmp_path):
         "**500 of 2,000 steps: not trained to the end**, 30 s | Fréchet distance 3 | 300 training pictures 1 |" in line
     )
     assert "benchmarks domains --quick`" in book.note(found, "image/digits")
-    assert "| DDIM | 4 |" in book.page(tmp_path)
+    page = book.page(tmp_path)
+    assert "| DDIM | 4 |" in page and "300 training pictures: 1)" in page
+    assert "| 500 of 2,000 | 30 s | 1,234 | 250 | 20 | 90 % |" in page
 
 
 def test_shares_of_cases_count_those_without_a_figure(tmp_path):

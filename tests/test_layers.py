@@ -84,6 +84,10 @@ HEAVY = ("lightning", "matplotlib", "pandas", "rdkit", "sklearn", "torch_geometr
         ("import diffusionkit.tabular", ("torch", *HEAVY)),
         ("import diffusionkit.tabular.domain", HEAVY),
         ("from diffusionkit.tabular.backbones.mlp import ResidualMLP", HEAVY),
+        ("import diffusionkit.training.run, diffusionkit.training.sample, diffusionkit.training.edit", HEAVY),
+        ("from diffusionkit.tabular import TabularDiffusion", ("lightning", "matplotlib")),
+        ("from diffusionkit.timeseries import TimeSeriesDiffusion", ("lightning", "matplotlib")),
+        ("from diffusionkit.molecule import MoleculeDiffusion, PoseDiffusion", ("lightning", "matplotlib")),
     ],
 )
 def test_imports_stay_light(statement, unwanted):

@@ -43,7 +43,7 @@ def train(
         options.refuse([key for key in short if not draft.named(key)], [*SECTIONS, "out", "resume", "help"])
     loaded = Recipe.load(source, overrides)
 
-    from diffusionkit.training.run import fit
+    from diffusionkit.training import fit
 
     fit(loaded, out, resume)
 

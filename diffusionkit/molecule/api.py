@@ -7,9 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.console import Console
-
 from diffusionkit.core import Sampler
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import generate, readers, wanted
@@ -19,9 +16,7 @@ from diffusionkit.molecule.pool import progress
 from diffusionkit.molecule.sets import MoleculeSet
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.fitted import Fitted
-from diffusionkit.training.loop import say, train
-from diffusionkit.training.module import drawing
-from diffusionkit.training.run import Run, assemble
+from diffusionkit.training.run import Run
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -85,13 +80,9 @@ class MoleculeDiffusion(Fitted):
         source.molecules = _molecules(X, source.hydrogens)
         codec, parts = source.prepared()
         seed = self._seed()
-        with drawing(seed, torch.device("cpu")):
-            diffusion = assemble(recipe, codec)
-        options, console = recipe.build("training"), Console(quiet=not self.verbose)
-        for note in codec.notes():
-            say(console, note)
-        self.history_ = train(diffusion, parts["train"], options, seed=seed, trainer=self._trainer(), console=console)
-        self._keep(Run(Path(), recipe, recipe.domain, codec, diffusion, options.steps))
+        run = self._begun(recipe, codec, seed)
+        self.history_ = self._train(run, parts["train"], seed)
+        self._keep(run)
         return self
 
     def _recipe(self) -> Recipe:

@@ -13,8 +13,8 @@ from diffusionkit.core import Sampler, guided
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import conformer_draw
 from diffusionkit.molecule.conformer_export import finished
-from diffusionkit.training.module import drawing
 from diffusionkit.training.run import Run
+from diffusionkit.training.seeds import drawing
 
 if TYPE_CHECKING:
     from rdkit import Chem

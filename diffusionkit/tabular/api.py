@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from diffusionkit.core import Sampler
@@ -25,9 +24,8 @@ from diffusionkit.tabular.prepare import prepared
 from diffusionkit.tabular.schema import Kind
 from diffusionkit.tabular.text import stages
 from diffusionkit.training.fitted import Fitted
-from diffusionkit.training.loop import say, train
-from diffusionkit.training.module import drawing
-from diffusionkit.training.run import Run, assemble, suited
+from diffusionkit.training.run import Run, suited
+from diffusionkit.training.seeds import drawing
 
 PRESETS = {
     "default": "tabular/csv",
@@ -97,13 +95,9 @@ class TabularDiffusion(Fitted):
         source.constraints, source.target = list(self.constraints), self.target
         codec, parts = prepared(source, {"train": frame})
         seed = self._seed()
-        with drawing(seed, torch.device("cpu")):
-            diffusion = assemble(recipe, codec)
-        options, console = recipe.build("training"), Console(quiet=not self.verbose)
-        for note in codec.notes():
-            say(console, note)
-        self.history_ = train(diffusion, parts["train"], options, seed=seed, trainer=self._trainer(), console=console)
-        self._keep(Run(Path(), recipe, recipe.domain, codec, diffusion, options.steps))
+        run = self._begun(recipe, codec, seed)
+        self.history_ = self._train(run, parts["train"], seed)
+        self._keep(run)
         return self
 
     def _recipe(self, rows: int) -> Recipe:

@@ -6,13 +6,10 @@ import copy
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from rich.console import Console
 
 from diffusionkit.core import Sampler
 from diffusionkit.errors import TrainingStopped, UserError
@@ -25,9 +22,7 @@ from diffusionkit.timeseries.panel import Panel
 from diffusionkit.timeseries.prepare import prepared
 from diffusionkit.timeseries.start import read, ready
 from diffusionkit.training.fitted import Fitted
-from diffusionkit.training.loop import say, train
-from diffusionkit.training.module import drawing
-from diffusionkit.training.run import Run, assemble, suited
+from diffusionkit.training.run import Run, suited
 
 PRESETS = {
     "default": "timeseries/csv",
@@ -117,16 +112,9 @@ class TimeSeriesDiffusion(Fitted):
         recipe = self._recipe(PRESETS.get(preset, preset))
         codec, parts = prepared(recipe.build("data"), {"train": panel})
         recipe, seed = suited(recipe, len(parts["train"])), self._seed()
-        with drawing(seed, torch.device("cpu")):
-            diffusion = assemble(recipe, codec)
-        options, console = recipe.build("training"), Console(quiet=not self.verbose)
-        for note in codec.notes():
-            say(console, note)
-        run = Run(Path(), recipe, recipe.domain, codec, diffusion, options.steps)
+        run = self._begun(recipe, codec, seed)
         with self._kept(run):
-            self.history_ = train(
-                diffusion, parts["train"], options, seed=seed, trainer=self._trainer(), console=console
-            )
+            self.history_ = self._train(run, parts["train"], seed)
         return self
 
     @contextmanager
@@ -168,8 +156,7 @@ class TimeSeriesDiffusion(Fitted):
         if not len(windows):
             raise UserError(f"df: too short to train on; a series needs {codec.shortest + codec.horizon} rows")
         try:
-            console = Console(quiet=not self.verbose)
-            rows = train(run.diffusion, windows, options, seed=self._seed(), trainer=self._trainer(), console=console)
+            rows = self._train(run, windows, self._seed(), options)
         except BaseException:
             run.diffusion.load_state_dict(kept)
             self._keep(run)

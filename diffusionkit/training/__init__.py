@@ -10,7 +10,7 @@ from diffusionkit.lazy import exports
 _HOMES = {
     "Training": "options",
     "Run": "run",
-    "fit": "run",
+    "fit": "fitting",
     "train": "loop",
 }
 __getattr__, __all__ = exports(__name__, _HOMES)

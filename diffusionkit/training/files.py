@@ -59,6 +59,25 @@ def _refusal(error: BaseException) -> str | None:
     return None
 
 
+def make_folder(path: Path, clean: bool = True) -> Path:
+    """The folder, made if it is not there.
+
+    Args:
+        path: of the folder.
+        clean: take away what a killed run may have left half written in it; left to one process of those that share it.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    with writing(path):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: is a file, and a run needs a folder")
+        path.mkdir(parents=True, exist_ok=True)
+        for rest in path.glob(".*.tmp") if clean else ():
+            rest.unlink(missing_ok=True)
+    return path
+
+
 def save_weights(diffusion: nn.Module, path: Path, step: int) -> None:
     """The diffusion's state as safetensors, with the step in the header."""
     from safetensors.torch import save

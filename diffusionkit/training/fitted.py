@@ -12,15 +12,19 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from rich.console import Console
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from diffusionkit.core import Sampler, guided
+from diffusionkit.domain import Codec
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
+from diffusionkit.training.console import say
 from diffusionkit.training.files import write_json
-from diffusionkit.training.module import drawing
-from diffusionkit.training.run import Run
+from diffusionkit.training.options import Training
+from diffusionkit.training.run import Run, assemble
+from diffusionkit.training.seeds import drawing
 
 _PARAMETERS = "estimator.json"
 
@@ -54,9 +58,24 @@ class Fitted(BaseEstimator):
         """`random_state`, or a fresh one."""
         return int(torch.randint(2**31, ()) if self.random_state is None else self.random_state)
 
-    def _trainer(self) -> dict[str, Any]:
-        """Arguments of Lightning's trainer."""
-        return {"accelerator": torch.device(self.device).type} if self.device else {}
+    def _begun(self, recipe: Recipe, codec: Codec, seed: int) -> Run:
+        """A run of a recipe that is yet to be trained; says what there is to know of the data."""
+        with drawing(seed, torch.device("cpu")):
+            diffusion = assemble(recipe, codec)
+        for note in codec.notes():
+            say(self._console(), note)
+        return Run(Path(), recipe, recipe.domain, codec, diffusion, recipe.build("training").steps)
+
+    def _train(self, run: Run, data: Any, seed: int, options: Training | None = None) -> list[dict[str, float]]:
+        """Trains a run's diffusion in place, by default as its recipe says, on the device asked for; the rows of its metrics."""
+        from diffusionkit.training.loop import train  # Lightning takes seconds to import, and a loaded model needs none
+
+        trainer = {"accelerator": torch.device(self.device).type} if self.device else {}
+        options = options or run.recipe.build("training")
+        return train(run.diffusion, data, options, seed=seed, trainer=trainer, console=self._console())
+
+    def _console(self) -> Console:
+        return Console(quiet=not self.verbose)
 
     def _keep(self, run: Run) -> None:
         run.diffusion.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))

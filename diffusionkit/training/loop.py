@@ -17,7 +17,6 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
-from rich.text import Text
 from torch import nn
 
 import diffusionkit
@@ -32,7 +31,8 @@ from diffusionkit.training.callbacks import (
     SafeCheckpointIO,
     interruptible,
 )
-from diffusionkit.training.files import load_checkpoint, load_weights, write_json, writing
+from diffusionkit.training.console import say, tell
+from diffusionkit.training.files import load_checkpoint, load_weights, make_folder, write_json
 from diffusionkit.training.folder import read_metrics
 from diffusionkit.training.loader import as_dataset
 from diffusionkit.training.module import Trainee
@@ -104,7 +104,7 @@ def train(
     if not options.steps:
         raise ValueError("steps must be at least 1, not 0")
     console = (console or Console()) if is_first() else Console(quiet=True)
-    folder = None if out is None else make_folder(Path(out))
+    folder = None if out is None else make_folder(Path(out), clean=is_first())
     last = folder / "last.ckpt" if folder and resume and (folder / "last.ckpt").exists() else None
     if last and load_checkpoint(last)["global_step"] >= options.steps:
         return _finished(diffusion, last.parent, console)
@@ -137,31 +137,6 @@ def train(
 def is_first() -> bool:
     """Whether this process is the one that writes and prints, among those that train together."""
     return rank_zero_only.rank == 0
-
-
-def say(console: Console, text: str) -> None:
-    """One line as it is."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def tell(console: Console, label: str, text: str) -> None:
-    """One line of what is about to happen."""
-    console.print(Text.assemble((f"{label:<10}", "bold"), text), soft_wrap=True)
-
-
-def make_folder(path: Path) -> Path:
-    """The folder, without what a killed run may have left half written.
-
-    Raises:
-        UserError: if it cannot be made.
-    """
-    with writing(path):
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path}: is a file, and a run needs a folder")
-        path.mkdir(parents=True, exist_ok=True)
-        for rest in path.glob(".*.tmp") if is_first() else ():
-            rest.unlink(missing_ok=True)
-    return path
 
 
 def _finished(diffusion: nn.Module, folder: Path, console: Console) -> list[dict[str, float]]:

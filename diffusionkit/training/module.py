@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +13,7 @@ from diffusionkit.core.state import Batch, tree_map
 from diffusionkit.domain import Dataset
 from diffusionkit.training.loader import Loader, mix
 from diffusionkit.training.options import Training
+from diffusionkit.training.seeds import reseed
 
 
 def learning_rate(options: Training, step: int) -> float:
@@ -26,24 +25,6 @@ def learning_rate(options: Training, step: int) -> float:
         return options.lr
     done = min(1.0, (step - warmup) / (options.steps - warmup))
     return options.lr * (1 - done if options.decay == "linear" else (1 + math.cos(math.pi * done)) / 2)
-
-
-def reseed(seed: int, device: torch.device) -> None:
-    """Seeds the random numbers of the CPU and of this device.
-
-    `torch.manual_seed` does so for every kind of device there might be, and notes a stack trace for each that is idle.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        getattr(torch, device.type).manual_seed(seed)
-
-
-@contextmanager
-def drawing(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers start from `seed` inside and go on as if nothing had happened after it."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        reseed(seed, device)
-        yield
 
 
 class Trainee(pl.LightningModule):

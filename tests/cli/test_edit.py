@@ -15,8 +15,8 @@ from diffusionkit.cli import app
 from diffusionkit.domain import Domain, domains
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
+from diffusionkit.training import fit
 from diffusionkit.training.edit import function
-from diffusionkit.training.run import fit
 from tests.cli.words import call, fails
 
 TINY = {

@@ -14,7 +14,7 @@ from rich.console import Console
 from diffusionkit.cli import app
 from diffusionkit.domain import domains
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.run import Run, fit
+from diffusionkit.training import Run, fit
 from tests.cli.words import call, fails
 
 TINY = {

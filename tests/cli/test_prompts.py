@@ -12,7 +12,7 @@ from rich.console import Console
 
 from diffusionkit.image.captions import CaptionedFolder
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.run import Run, fit
+from diffusionkit.training import Run, fit
 from tests.cli.words import call, fails
 
 UNET = {"name": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4]}

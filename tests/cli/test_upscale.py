@@ -14,7 +14,7 @@ from rich.console import Console
 
 from diffusionkit.image.resize import reduce
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.run import fit
+from diffusionkit.training import fit
 from tests.cli.words import call, fails
 
 TINY = {

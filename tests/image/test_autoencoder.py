@@ -18,7 +18,7 @@ from diffusionkit.image.backbones.unet import UNet
 from diffusionkit.image.rebuilt import enlarged, psnr, ssim
 from diffusionkit.image.reconstruction import Reconstruction, divergence
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.run import Run, fit
+from diffusionkit.training import Run, fit
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "latent": 2}
 RECIPE = {

@@ -78,7 +78,7 @@ def test_a_model_is_trained_on_tokens_of_others_and_sampled(folders: dict[str, s
     from rich.console import Console
 
     from diffusionkit.recipe import Recipe
-    from diffusionkit.training.run import Run, fit
+    from diffusionkit.training import Run, fit
     from diffusionkit.training.sample import sample
 
     data = tmp_path / "data"

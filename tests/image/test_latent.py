@@ -20,7 +20,7 @@ from diffusionkit.image.data import Digits
 from diffusionkit.image.domain import ImageDomain
 from diffusionkit.image.latent import LatentCodec, LatentSet, prepared
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.run import Run, fit
+from diffusionkit.training import Run, fit
 
 QUIET = Console(quiet=True)
 LDM = {

@@ -437,7 +437,7 @@ def test_a_stage_is_shown_what_the_one_before_has_drawn():
 
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from diffusionkit.training.run import fit
+    from diffusionkit.training import fit
 
     sections = {
         "domain": "image",

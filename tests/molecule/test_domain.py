@@ -10,7 +10,7 @@ from rich.console import Console
 
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.run import Run, fit
+from diffusionkit.training import Run, fit
 from diffusionkit.training.sample import sample
 from tests.molecule.small import SMILES
 

@@ -17,7 +17,7 @@ from diffusionkit.recipe import Recipe
 from diffusionkit.tabular import TabularDiffusion
 from diffusionkit.tabular.conditions import Wanted
 from diffusionkit.tabular.domain import TabularDomain
-from diffusionkit.training.run import Run, fit
+from diffusionkit.training import Run, fit
 
 N = 240
 SHORT = {

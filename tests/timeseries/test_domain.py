@@ -17,7 +17,7 @@ from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
 from diffusionkit.timeseries import Forecast, TimeSeriesDiffusion
 from diffusionkit.timeseries.domain import TimeSeriesDomain
-from diffusionkit.training.run import Run, fit
+from diffusionkit.training import Run, fit
 from tests.timeseries.small import long, wide
 
 SHORT = {

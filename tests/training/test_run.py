@@ -135,7 +135,7 @@ def test_ctrl_c_shows_the_command_that_continues(tmp_path: Path, monkeypatch: py
         (out / "last.ckpt").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffusionkit.training.run.train", interrupted)
+    monkeypatch.setattr("diffusionkit.training.fitting.train", interrupted)
     console = Console(record=True, width=60, file=(tmp_path / "log").open("w"))
     with pytest.raises(KeyboardInterrupt):
         fit(recipe(), tmp_path / "my run", console=console)

@@ -11,9 +11,9 @@ from rich.console import Console
 from diffusionkit.core import DDIM, DDPM
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
+from diffusionkit.training import Run, fit
 from diffusionkit.training.interpolate import interpolate
 from diffusionkit.training.plot import plot
-from diffusionkit.training.run import Run, fit
 from diffusionkit.training.sample import sample
 
 TINY = {

@@ -21,7 +21,7 @@ from diffusionkit.molecule.conformer_data import Conformers, Made, Sdf, fitted
 from diffusionkit.molecule.conformer_export import ENERGY, METHOD, ConformerWriter
 from diffusionkit.molecule.conformers import ConformerDiffusion
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.run import Run, fit
+from diffusionkit.training import Run, fit
 from tests.molecule.conformers.molecules import embedded
 
 RECIPE = {

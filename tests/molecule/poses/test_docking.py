@@ -22,7 +22,7 @@ from diffusionkit.molecule.pose_data import Made
 from diffusionkit.molecule.poses import PoseDiffusion
 from diffusionkit.molecule.screen import screen
 from diffusionkit.recipe import Recipe
-from diffusionkit.training.run import fit
+from diffusionkit.training import fit
 from tests.molecule.poses.complexes import pocket, untrained
 
 LIGANDS = [("para", "CC(=O)Nc1ccc(O)cc1"), ("broken", "C(C"), ("lead", "C[Pb]C"), ("acid", "C[C@H](N)C(=O)O")]
