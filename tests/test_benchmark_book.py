@@ -59,7 +59,7 @@ def test_figures_of_all_domains_stand_in_where_there_are_no_others(tmp_path):
             "samples_per_second": 250.0,
             "evaluations": 20.0,
             "network_share": 0.9,
-        },  # fmt: skip
+        },
         "image/digits/training/seed 0": {"train_seconds": 30.0, "steps": 500, "planned": 2000, "parameters": 1234},
         "image/digits/beside": {"value": 1.0, "what": "300 training pictures"},
         "image/digits/DDIM/5/seed 0": {"value": 4.0},

@@ -43,7 +43,7 @@ def train(
         options.refuse([key for key in short if not draft.named(key)], [*SECTIONS, "out", "resume", "help"])
     loaded = Recipe.load(source, overrides)
 
-    from diffusionkit.training import fit
+    from diffusionkit.training.fitting import fit
 
     fit(loaded, out, resume)
 

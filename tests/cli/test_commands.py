@@ -56,7 +56,8 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         vars(stub).update(contents)
         monkeypatch.setitem(sys.modules, module, stub)
 
-    stand_in("diffusionkit.training.run", fit=record("fit", run), Run=SimpleNamespace(load=record("load", run)))
+    stand_in("diffusionkit.training.fitting", fit=record("fit", run))
+    stand_in("diffusionkit.training.run", Run=SimpleNamespace(load=record("load", run)))
     stand_in("diffusionkit.training.sample", sample=record("sample", tmp_path / "out.png"))
     stand_in("diffusionkit.training.plot", plot=record("plot", [tmp_path / "loss.png"]))
     stand_in("diffusionkit.training.interpolate", interpolate=record("interpolate", tmp_path / "walk.png"))
