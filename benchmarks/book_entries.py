@@ -138,7 +138,7 @@ ENTRIES: dict[str, Entry] = {
     "molecule/poses": Entry(
         "python -m benchmarks molecule_poses quality --run runs/poses",
         {"best of 40 below 2 Å %": Place("molecule_poses", _POSES, "ways/model, best of n/rmsd < 2"),
-         "first by confidence %": Place("molecule_poses", _POSES, "ways/model, first by confidence/rmsd < 2"),
+         "first %": Place("molecule_poses", _POSES, "ways/model, first by confidence and density/rmsd < 2"),
          "first drawn %": Place("molecule_poses", _POSES, "ways/model, first drawn/rmsd < 2")},
         {"best of 40 at random %": Place("molecule_poses", _POSES, "ways/random, best of n/rmsd < 2"),
          "first at random %": Place("molecule_poses", _POSES, "ways/random, first/rmsd < 2")},

@@ -34,8 +34,8 @@ def dock(
     pose in the fixed pocket, which clears clashes.
     Further options are arguments of the sampler, such as `--steps 20`.
 
-    Poses are ranked by a model of confidence: `--confidence RUN`, or the folder `confidence` in that of the run. Without one those
-    come first near which most others lie. A bad ligand among many stops nothing, and a screen that was interrupted goes on where it
+    Poses are ranked by a model of confidence, `--confidence RUN` or the folder `confidence` in that of the run, and by how many
+    others lie near; without such a model by the latter alone. A bad ligand among many stops nothing, and a screen that was interrupted goes on where it
     was when the command is given again.
 
     Example: `diffusionkit dock runs/poses --protein p.pdb --ligand "CC(=O)Nc1ccc(O)cc1" --pocket-from ref.sdf --out poses.sdf`

@@ -20,7 +20,7 @@ from diffusionkit.molecule.pose_checks import RIGHT
 from diffusionkit.molecule.pose_data import Complex
 from diffusionkit.molecule.pose_judging import SEEN, judged, pictures
 from diffusionkit.molecule.pose_plots import Panel
-from diffusionkit.molecule.pose_ranking import CONFIDENCE, DENSITY, Judge
+from diffusionkit.molecule.pose_ranking import CONFIDENCE, Judge
 
 STARTING = ("etkdg", "crystal")
 BETTER = {
@@ -171,7 +171,8 @@ def save(path: Path, found: Sequence[Docked]) -> None:
 
 def chosen(one: Docked) -> dict[str, np.ndarray]:
     """The pose (N, 3) of a complex by each way to choose one."""
-    first = {f"model, first by {by}": one.places[int(scores.argmax())] for by, scores in reversed(one.scores.items())}
+    ways = pose_ranking.rankings(one.scores).items()
+    first = {f"model, first by {by}": one.places[int(values.argmax())] for by, values in ways}
     return first | {
         "model, first drawn": one.places[0],
         "model, best of n": one.places[int(one.far.argmin())],
@@ -238,8 +239,8 @@ def _shown(name: str, row: dict[str, float]) -> dict[str, str]:
 
 def picture(found: Sequence[Docked], path: Path) -> None:
     """The first pose of a few complexes beside the known one: from the nearest to the farthest."""
-    by = CONFIDENCE if CONFIDENCE in found[0].scores else DENSITY
-    first = sorted(((d, int(d.scores[by].argmax())) for d in found), key=lambda pair: pair[0].far[pair[1]])
+    first = [(d, int(next(iter(pose_ranking.rankings(d.scores).values())).argmax())) for d in found]
+    first.sort(key=lambda pair: pair[0].far[pair[1]])
     some = [first[k] for k in np.unique(np.linspace(0, len(first) - 1, 6).round().astype(int))]
     shown = [
         Panel(

@@ -51,7 +51,7 @@ class Poses(Sequence[Pose]):
     Args:
         name: of the ligand.
         pocket: that it was docked to.
-        ranking: what the order is by: "confidence" or "density".
+        ranking: what the order is by: "confidence and density", or "density" without a model that judges.
         poses: of the ligand.
         notes: sentences for the user.
     """
@@ -121,7 +121,7 @@ def made(
         mol: of N heavy atoms, with a name.
         places: (k, N, 3), the best first.
         pocket: where they are.
-        ranking: which of the scores the order is by.
+        ranking: what the order is by.
         scores: (k,) each, in the order of the places.
         relax: minimise each in the pocket.
         lowest: energy in kcal/mol that strain is measured from.

@@ -1,8 +1,9 @@
-"""Which of many poses comes first: by a model that judges poses, or by how many others lie near."""
+"""Which of many poses comes first: by a model that judges poses and by how many others lie near."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from diffusionkit.molecule.pockets import Pocket
 CALIBRATION = "calibration.json"
 """In the run folder of a model that judges: the two numbers of Platt's scaling."""
 CONFIDENCE, DENSITY = "confidence", "density"
+BOTH = f"{CONFIDENCE} and {DENSITY}"
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,32 @@ def judge_of(run: Any, confidence: str | Path | None = None) -> Judge | None:
     return judge(type(run).load(inside if confidence is None else confidence, str(device)))
 
 
+def rankings(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What poses may be ranked by (k,), the higher the better: the way that is used comes first.
+
+    That is the judge's odds times the density, which is the model's own, smoothed chance of a pose: the two err in different
+    poses, and together they tell right ones from wrong ones of the same ligand better than either alone. Without a judge it is
+    the density.
+
+    Args:
+        scores: by name, DENSITY and perhaps CONFIDENCE.
+    """
+    if CONFIDENCE not in scores:
+        return dict(scores)
+    chance, density = scores[CONFIDENCE], scores[DENSITY]
+    both = chance / np.maximum(1 - chance, np.finfo(np.float64).tiny) * density
+    return {BOTH: both, CONFIDENCE: chance, DENSITY: density}
+
+
 def ranked(
     ligand: pose_draw.Ligand, places: np.ndarray, pocket: Pocket, judge: Judge | None
 ) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
-    """The order of poses (k, N, 3), the best first; their scores by name, in the order of the poses; and which one ranks."""
+    """The order of poses (k, N, 3), the best first; their scores by name, in the order of the poses; and what it is by."""
     scores = {DENSITY: pose_checks.density(places, ligand.mol)}
     if judge is not None:
         scores[CONFIDENCE] = judge.probability(pocket, ligand, places)
-    by = DENSITY if judge is None else CONFIDENCE
-    return np.argsort(-scores[by], kind="stable"), scores, by
+    by, values = next(iter(rankings(scores).items()))
+    return np.argsort(-values, kind="stable"), scores, by
 
 
 def logistic(x: np.ndarray) -> np.ndarray:

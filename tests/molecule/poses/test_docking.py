@@ -67,17 +67,22 @@ def folder(tmp_path_factory, made):
         yield out
 
 
-def test_poses_are_ranked_by_the_judge_or_by_density(how):
+def test_poses_are_ranked_by_density_and_with_a_judge_by_its_odds_as_well(how):
     ligand = pose_draw.ligand(*LIGANDS[0])
-    for judge, key in ((None, "density"), (Lower(), "confidence")):
+    for judge, key in ((None, "density"), (Lower(), "confidence and density")):
         poses = Docking(how.diffusion, how.sampler, how.pocket, judge, 4).poses(ligand)
-        scores = [getattr(pose, key) for pose in poses]
+        odds = [1.0 if judge is None else pose.confidence / (1 - pose.confidence) for pose in poses]
+        scores = [one * pose.density for one, pose in zip(odds, poses, strict=True)]
         assert poses.ranking == key and scores == sorted(scores, reverse=True) and len(set(scores)) > 1
         assert [pose.rank for pose in poses] == [1, 2, 3, 4] and np.isnan(poses[0].confidence) == (judge is None)
         table = poses.table()
-        assert list(table["rank"]) == [1, 2, 3, 4] and table[key].tolist() == scores
-    heights = [Chem.RemoveHs(pose.mol).GetConformer().GetPositions()[:, 2].mean() for pose in poses]
-    assert heights == sorted(heights)
+        assert list(table["rank"]) == [1, 2, 3, 4] and table["density"].tolist() == [pose.density for pose in poses]
+
+
+def test_a_certain_judge_leaves_density_nothing_to_say():
+    scores = {"confidence": np.array([0.5, 1.0, 0.0, 0.5]), "density": np.array([0.2, 0.1, 1.0, 0.4])}
+    both = pose_ranking.rankings(scores)["confidence and density"]
+    assert np.isfinite(both).all() and np.argsort(-both).tolist() == [1, 3, 0, 2]
 
 
 def test_values_are_those_of_the_poses(how):
