@@ -35,8 +35,8 @@ def dock(
     Further options are arguments of the sampler, such as `--steps 20`.
 
     Poses are ranked by a model of confidence, `--confidence RUN` or the folder `confidence` in that of the run, and by how many
-    others lie near; without such a model by the latter alone. A bad ligand among many stops nothing, and a screen that was interrupted goes on where it
-    was when the command is given again.
+    others lie near; without such a model by the latter alone. A bad ligand among many stops nothing, and a screen that was
+    interrupted goes on where it was when the command is given again.
 
     Example: `diffusionkit dock runs/poses --protein p.pdb --ligand "CC(=O)Nc1ccc(O)cc1" --pocket-from ref.sdf --out poses.sdf`
 
