@@ -171,7 +171,7 @@ def remember(path: Path, file: Path, cells: Mapping[str, Cell], verdicts: list[V
 
 
 def plot(history: Path, path: Path) -> None:
-    """The key figures over all lines of the history, each measure in a panel, relative to the first line that has it."""
+    """The key figures over all lines of the history, each measure in a panel."""
     lines = [json.loads(line) for line in history.read_text("utf-8").splitlines()]
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for number, line in enumerate(lines):
