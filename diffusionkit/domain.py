@@ -6,6 +6,7 @@ or the commands, knows which domain it serves.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -241,3 +242,12 @@ def get_domain(name: str, where: str = "") -> Domain:
     if name not in points:
         raise UserError(f"{where}domain: there is no {name!r}; installed are {', '.join(sorted(points))}")
     return points[name].load()()
+
+
+def finite(measures: Any) -> Any:
+    """A tree of measures as JSON knows them: numbers that are none become None."""
+    if isinstance(measures, Mapping):
+        return {name: finite(branch) for name, branch in measures.items()}
+    if isinstance(measures, list | tuple):
+        return [finite(branch) for branch in measures]
+    return None if isinstance(measures, float) and not math.isfinite(measures) else measures

@@ -78,7 +78,9 @@ def test_figures_of_all_domains_stand_in_where_there_are_no_others(tmp_path):
 def test_shares_of_cases_count_those_without_a_figure(tmp_path):
     ways = [{"model, best of n": {"rmsd": far}, "random, best of n": {"rmsd": 9.0}} for far in (1.0, 1.5, 3.0)]
     cells = {f"poses/test/12 A/40/etkdg/seed 0/relaxed/{k}": {"ways": way} for k, way in enumerate(ways)}
-    found = shelf(tmp_path, molecule_poses=cells | {"poses/test/12 A/40/etkdg/seed 0/relaxed/x": {"reason": "too large"}})
+    found = shelf(
+        tmp_path, molecule_poses=cells | {"poses/test/12 A/40/etkdg/seed 0/relaxed/x": {"reason": "too large"}}
+    )
     line = book.row(found, "molecule/poses")
     assert "best of 40 below 2 Å 50 %" in line and "at random 0 %" in line
     assert "4 cases, 1 thread" in book.note(found, "molecule/poses")

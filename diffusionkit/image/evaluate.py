@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from diffusionkit.core import NoisyClassifier, bound, guided
+from diffusionkit.domain import finite
 from diffusionkit.errors import UserError
 from diffusionkit.image import enlarged, features, metrics, plots, rebuilt, retrieval
 from diffusionkit.image.data import PictureSet
@@ -72,7 +73,7 @@ def evaluate(
         share = f"{100 * work.judge.accuracy:.1f} %"
         console.print(f"The classifier that lends its features is right on {share} of held-out pictures.")
         measures, finish = _rule(run)(work, network, stage)
-    measures = _plain({**_facts(work), **measures, "classifier": _about(work), "seconds": work.seconds})
+    measures = finite({**_facts(work), **measures, "classifier": _about(work), "seconds": work.seconds})
     measures["better"] = plots.BETTER
     measures["table"] = finish(run.folder / plots.EVALUATION, measures)
     return measures
@@ -411,15 +412,6 @@ def _facts(work: Work) -> dict[str, Any]:
 
 def _about(work: Work) -> dict[str, Any]:
     return {"task": work.judge.task, "outputs": work.judge.outputs, "accuracy": work.judge.accuracy}
-
-
-def _plain(tree: Any) -> Any:
-    """The tree with numbers that JSON does not know as None."""
-    if isinstance(tree, dict):
-        return {key: _plain(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

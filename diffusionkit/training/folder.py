@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusionkit.domain import finite
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import parse
 from diffusionkit.training.files import write_json
@@ -100,16 +101,8 @@ def origin(folder: str | Path) -> dict[str, Any] | None:
 def keep_measures(folder: str | Path, measures: Mapping[str, Any]) -> Path:
     """Writes metrics.json into a run folder; figures that are no numbers, for which JSON has no word, become null."""
     path = Path(folder) / "metrics.json"
-    write_json(path, _finite(measures))
+    write_json(path, finite(measures))
     return path
-
-
-def _finite(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {name: _finite(branch) for name, branch in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_finite(branch) for branch in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def measured(folder: str | Path) -> dict[str, Any]:
