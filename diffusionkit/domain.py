@@ -116,7 +116,8 @@ class Domain(ABC):
 
     def without(self, command: str) -> str:
         """What a command says that this domain has not."""
-        why = self.instead.get(command, "it has nothing of the kind")
+        usual = {"export": "no format is shared with other libraries"}
+        why = self.instead.get(command, usual.get(command, "it has nothing of the kind"))
         return f"{command}: not for runs of the domain {self.name}: {why}"
 
     @abstractmethod

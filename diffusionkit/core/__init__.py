@@ -16,7 +16,7 @@ from diffusionkit.core.objectives import (
 )
 from diffusionkit.core.processes import Categorical, Gaussian, Process, Product, Rotation, Torus
 from diffusionkit.core.rows import Rows, center
-from diffusionkit.core.samplers import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, encode, slerp
+from diffusionkit.core.samplers import DDIM, DDPM, Sampler, encode, slerp
 from diffusionkit.core.schedules import (
     EDM,
     VE,
@@ -30,6 +30,7 @@ from diffusionkit.core.schedules import (
     Shifted,
     Sigmoid,
 )
+from diffusionkit.core.solvers import DPMSolver, Heun, UniPC
 from diffusionkit.core.state import Batch, State
 
 REGISTRY: dict[type, dict[str, type]] = {

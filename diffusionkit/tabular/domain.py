@@ -37,7 +37,6 @@ class TabularDomain(Domain):
         "restore": "use `impute` in Python",
         "upscale": "a table has no resolution",
         "dock": "a table has no pockets",
-        "export": "no format is shared with other libraries",
     }
 
     def sketch(self, data: Any) -> dict[str, Any]:
