@@ -20,7 +20,7 @@ import torch
 from diffusionkit.errors import UserError
 from diffusionkit.image import readers
 from diffusionkit.image.codec import PixelCodec
-from diffusionkit.image.data import ImageData, Pictures, chosen_of, fitted_shape, share, split
+from diffusionkit.image.pictures import ImageData, Pictures, chosen_of, fitted_shape, share, split
 from diffusionkit.image.text import TextReader
 
 _EXAMPLES = 512  # held-out captions that are kept with a run

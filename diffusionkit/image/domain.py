@@ -41,9 +41,7 @@ class ImageDomain(Domain):
     }
     codec = "diffusionkit.image.codec:PixelCodec"
     exchange = {name: f"diffusionkit.image.weights.exchange:{name}" for name in ("knows", "read", "write")}
-    instead = {
-        "dock": "a picture has no pockets",
-    }
+    instead = {"dock": "a picture has no pockets"}
     edits = {
         "inpaint": "diffusionkit.image.editing:inpaint",
         "edit": "diffusionkit.image.editing:edit",

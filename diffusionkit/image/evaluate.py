@@ -21,7 +21,7 @@ from diffusionkit.core import NoisyClassifier, bound, guided
 from diffusionkit.domain import finite
 from diffusionkit.errors import UserError
 from diffusionkit.image import enlarged, features, metrics, plots, rebuilt, retrieval
-from diffusionkit.image.data import PictureSet
+from diffusionkit.image.pictures import PictureSet
 from diffusionkit.image.reconstruction import Reconstruction
 from diffusionkit.image.text import asked
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusionkit.errors import UserError
-from diffusionkit.image.data import PictureSet
+from diffusionkit.image.pictures import PictureSet
 
 FILE = "classifier.safetensors"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity names it in the cache of torch.hub

@@ -23,7 +23,7 @@ from diffusionkit.errors import UserError
 from diffusionkit.image import readers
 from diffusionkit.image.backbones.autoencoder import Autoencoder
 from diffusionkit.image.codec import PixelCodec
-from diffusionkit.image.data import ImageData, Pictures, PictureSet
+from diffusionkit.image.pictures import ImageData, Pictures, PictureSet
 from diffusionkit.image.saved import described, loaded, made
 
 FILE = "codec.safetensors"

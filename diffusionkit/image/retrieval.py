@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusionkit.core.state import tree_map
 from diffusionkit.errors import UserError
 from diffusionkit.image.contrastive import Contrastive
-from diffusionkit.image.data import Pictures
+from diffusionkit.image.pictures import Pictures
 from diffusionkit.image.text import TextReader
 
 AMONG = 100

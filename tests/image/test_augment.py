@@ -13,8 +13,9 @@ from diffusionkit.image.augment import FEATURES, draw, warp
 from diffusionkit.image.backbones.dit import DiT
 from diffusionkit.image.backbones.unet import UNet
 from diffusionkit.image.codec import PixelCodec
-from diffusionkit.image.data import CIFAR10, Digits, Pictures, PictureSet
+from diffusionkit.image.data import CIFAR10, Digits
 from diffusionkit.image.domain import ImageDomain
+from diffusionkit.image.pictures import Pictures, PictureSet
 from diffusionkit.recipe import Recipe
 from diffusionkit.training import Run, fit
 from diffusionkit.training.sample import sample

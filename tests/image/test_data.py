@@ -16,7 +16,8 @@ from PIL import Image
 from diffusionkit.errors import UserError
 from diffusionkit.image import readers
 from diffusionkit.image.codec import PixelCodec
-from diffusionkit.image.data import CIFAR10, MNIST, Digits, FashionMNIST, Folder, Pictures, PictureSet, split
+from diffusionkit.image.data import CIFAR10, MNIST, Digits, FashionMNIST, Folder
+from diffusionkit.image.pictures import Pictures, PictureSet, split
 
 real = pytest.mark.skipif(not os.environ.get("DIFFUSIONKIT_DATA"), reason="DIFFUSIONKIT_DATA is not set")
 

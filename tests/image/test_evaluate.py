@@ -19,10 +19,11 @@ from diffusionkit.core import DDIM, Categorical, Cosine, Diffusion, Gaussian, Li
 from diffusionkit.errors import UserError
 from diffusionkit.image import features, plots
 from diffusionkit.image.codec import PixelCodec
-from diffusionkit.image.data import Digits, ImageData, Pictures, PictureSet
+from diffusionkit.image.data import Digits
 from diffusionkit.image.domain import ImageDomain
 from diffusionkit.image.evaluate import chain_length
 from diffusionkit.image.features import FILE, SmallClassifier, inception, judge
+from diffusionkit.image.pictures import ImageData, Pictures, PictureSet
 from diffusionkit.recipe import Sampling
 
 

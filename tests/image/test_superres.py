@@ -17,8 +17,9 @@ from diffusionkit.errors import UserError
 from diffusionkit.image.backbones.dit import DiT
 from diffusionkit.image.backbones.unet import UNet
 from diffusionkit.image.codec import PixelCodec
-from diffusionkit.image.data import Digits, Pictures, PictureSet
+from diffusionkit.image.data import Digits
 from diffusionkit.image.domain import ImageDomain
+from diffusionkit.image.pictures import Pictures, PictureSet
 from diffusionkit.image.resize import enlarge, fitted, fitted_channels, match, reduce
 from diffusionkit.image.smaller import Smaller, examples, shrunk
 from diffusionkit.image.stages import fitting
