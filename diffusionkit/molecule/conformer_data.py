@@ -25,6 +25,7 @@ from diffusionkit.molecule.chemistry import quiet
 from diffusionkit.molecule.conformer_codec import ConformerCodec, Graph, batch, graph
 
 PARTS = ("train", "val", "test")
+_END = object()
 
 
 class ConformerData(ABC):
@@ -245,8 +246,14 @@ def sdf(path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: there is no such file")
     opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with quiet(), opened(path, "rb") as file:
-            yield from Chem.ForwardSDMolSupplier(file, sanitize=True, removeHs=False)
+        with opened(path, "rb") as file:
+            molecules = iter(Chem.ForwardSDMolSupplier(file, sanitize=True, removeHs=False))
+            while True:
+                with quiet():  # not over the yield: a reader who stops halfway would leave the log shut
+                    mol = next(molecules, _END)
+                if mol is _END:
+                    return
+                yield mol
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
 

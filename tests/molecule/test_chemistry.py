@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffusionkit.molecule import chemistry
+from diffusionkit.molecule.conformer_data import sdf
 
 Chem = pytest.importorskip("rdkit.Chem")
 from rdkit.Chem import AllChem  # noqa: E402
@@ -178,3 +179,14 @@ def test_the_log_is_shut_until_the_outermost_block_ends_whatever_ends_within(cap
     assert not capfd.readouterr().err
     fail()
     assert "Parse Error" in capfd.readouterr().err
+
+
+def test_a_file_read_halfway_leaves_the_log_open(tmp_path, capfd):
+    with Chem.SDWriter(str(tmp_path / "two.sdf")) as writer:
+        for text in ("CC", "CO"):
+            writer.write(Chem.MolFromSmiles(text))
+    molecules = sdf(tmp_path / "two.sdf")
+    assert next(molecules).GetNumAtoms() == 2
+    Chem.MolFromSmiles("C1CC(")
+    assert "Parse Error" in capfd.readouterr().err
+    assert [mol.GetNumAtoms() for mol in molecules] == [2]
