@@ -29,7 +29,6 @@ class ConformerDomain(Domain):
         "restore": "measurements in space are not modelled",
         "upscale": "a molecule has no resolution",
         "dock": "use a run of molecule/poses",
-        "export": "no format is shared with other libraries",
     }
 
     def sketch(self, data: Any) -> dict[str, Any]:

@@ -31,7 +31,6 @@ class PoseDomain(Domain):
         "edit": "use `dock --relax`",
         "restore": "measurements in space are not modelled",
         "upscale": "a molecule has no resolution",
-        "export": "no format is shared with other libraries",
     }
 
     def sketch(self, data: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import diffusionkit
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import pose_draw, pose_export
 from diffusionkit.molecule.docking import Docking
@@ -157,16 +158,21 @@ def begun(part: Path, settings: dict[str, Any], fresh: bool) -> dict[str, dict[s
 
 def _settings(how: Docking) -> dict[str, Any]:
     """All that poses depend on but the ligand, short enough to be compared by."""
-    arrays = [how.pocket.pos, how.pocket.z, how.pocket.center]
+    judge, arrays = how.judge, [how.pocket.pos, how.pocket.z, how.pocket.center]
     return {
-        "model": _digest(*(p.detach().cpu().numpy() for p in how.diffusion.parameters())),
-        "confidence": how.judge and _digest(*(p.detach().cpu().numpy() for p in how.judge.diffusion.parameters())),
+        "diffusionkit": diffusionkit.__version__,
+        "model": _digest(*_weights(how.diffusion)),
+        "confidence": judge and _digest(*_weights(judge.diffusion), judge.scale, judge.shift),
         "pocket": _digest(*arrays),
         "sampler": f"{type(how.sampler).__name__} {sorted((k, str(v)) for k, v in vars(how.sampler).items())}",
         "n": how.n,
         "relax": how.relax,
         "seed": how.seed,
     }
+
+
+def _weights(diffusion: Any) -> list[np.ndarray]:
+    return [p.detach().cpu().numpy() for p in diffusion.parameters()]
 
 
 def _key(number: int, name: str, given: Any) -> str:

@@ -112,7 +112,11 @@ class SeriesCodec(Codec):
         kind = "jointly" if self.joint else "one by one"
         count = len(self.names)
         said = f"{count:,} series of frequency {self.freq}, {kind}; {self.context} steps are shown, {self.horizon} foretold"
-        return [said, *self.reasons]
+        found = [said, *self.reasons]
+        if self.form == "steps" and self.tail.past_names:
+            left = ", ".join(map(str, self.tail.past_names))
+            found.append(f"{left}: not shown, since a recurrent network goes on to steps where they are not known")
+        return found
 
     # ---- statistics
 

@@ -36,7 +36,6 @@ class TimeSeriesDomain(Domain):
         "restore": "use `CSDI(...).impute` in Python",
         "upscale": "a series has no resolution",
         "dock": "a series has no pockets",
-        "export": "no format is shared with other libraries",
     }
 
     def sketch(self, data: Any) -> dict[str, Any]:

@@ -173,6 +173,19 @@ def test_the_condition_does_not_see_the_future(form, lag):
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_past_covariates_are_shown_or_it_is_said_that_they_are_not(form):
+    df = daily().assign(p=np.arange(120.0))
+    made = codec(panel(df, past=("p",)), form=form)
+    conditions = []
+    for one in (df, df.assign(p=df["p"] * 3)):
+        rows = Rows(panel(one, past=("p",)), made)
+        window = rows.windows(rows.starts + 60, 6)
+        conditions.append(made.condition(window, made.frame(window)))
+    differ = any(not torch.equal(conditions[0][key], conditions[1][key]) for key in conditions[0])
+    assert differ != any(note.startswith("p: not shown") for note in made.notes())
+
+
 def test_each_step_is_shown_the_lags_before_it():
     df = pd.DataFrame({"a": np.arange(80.0)}, index=pd.date_range("2024", periods=80))
     p = panel(df)

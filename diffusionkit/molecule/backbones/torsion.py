@@ -170,7 +170,7 @@ class _Messages(nn.Module):
     def forward(self, h: Tensor, near: Near) -> Tensor:
         normed = self.norm(h)
         said = self.pairs(normed, near)
-        heard = torch.zeros_like(h).index_add(0, near.first, said).index_add(0, near.second, said)
+        heard = said.new_zeros(h.shape).index_add(0, near.first, said).index_add(0, near.second, said)
         return h + self.change(torch.cat([normed, heard / 4], 1))
 
 

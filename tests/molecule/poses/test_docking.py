@@ -20,7 +20,7 @@ from diffusionkit.molecule import docking, pose_checks, pose_draw, pose_evaluate
 from diffusionkit.molecule.docking import Docking
 from diffusionkit.molecule.pose_data import Made
 from diffusionkit.molecule.poses import PoseDiffusion
-from diffusionkit.molecule.screen import screen
+from diffusionkit.molecule.screen import _settings, screen
 from diffusionkit.recipe import Recipe
 from diffusionkit.training import fit
 from tests.molecule.poses.complexes import pocket, untrained
@@ -31,7 +31,7 @@ LIGANDS = [("para", "CC(=O)Nc1ccc(O)cc1"), ("broken", "C(C"), ("lead", "C[Pb]C")
 class Lower:
     """A judge that likes poses that lie low."""
 
-    diffusion = untrained()
+    diffusion, scale, shift = untrained(), 1.0, 0.0
 
     def probability(self, pocket, ligand, places):
         return pose_ranking.logistic(-places.mean(1)[:, 2])
@@ -73,6 +73,10 @@ def test_poses_are_ranked_by_density_and_with_a_judge_by_its_odds_as_well(how):
         poses = Docking(how.diffusion, how.sampler, how.pocket, judge, 4).poses(ligand)
         odds = [1.0 if judge is None else pose.confidence / (1 - pose.confidence) for pose in poses]
         scores = [one * pose.density for one, pose in zip(odds, poses, strict=True)]
+        places = np.stack([Chem.RemoveHs(pose.mol).GetConformer().GetPositions() for pose in poses])
+        if judge is not None:  # each has its own chance
+            chances = judge.probability(how.pocket, ligand, places)
+            np.testing.assert_allclose([pose.confidence for pose in poses], chances, atol=1e-6)
         assert poses.ranking == key and scores == sorted(scores, reverse=True) and len(set(scores)) > 1
         assert [pose.rank for pose in poses] == [1, 2, 3, 4] and np.isnan(poses[0].confidence) == (judge is None)
         table = poses.table()
@@ -160,6 +164,14 @@ def test_a_screen_goes_on_where_it_was_interrupted(how, tmp_path, monkeypatch):
     found = screen(how, LIGANDS, out)
     assert docked == ["para", "acid", "acid"] and found.again == 3
     assert out.read_bytes() == whole.read_bytes() and not part.exists()
+
+
+def test_what_poses_and_their_order_hang_on_is_compared(how):
+    judge = pose_ranking.Judge(untrained())
+    others = (pose_ranking.Judge(judge.diffusion, shift=shift) for shift in (0.0, 1.0))
+    found = [_settings(Docking(how.diffusion, how.sampler, how.pocket, judge=one)) for one in (None, judge, *others)]
+    assert found[1] == found[2] and found[0] != found[1] != found[3]
+    assert {name for name in found[1] if found[1][name] != found[3][name]} == {"confidence"}
 
 
 def test_fresh_forgets_what_was_begun(how, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from diffusionkit.core.processes.rotation import exp
 from diffusionkit.core.rows import Rows
 from diffusionkit.molecule import pockets, pose_codec, torsions
+from diffusionkit.molecule.backbones import pose
 from tests.molecule.poses.complexes import SMILES, batch_of, ligands, network, pocket, process
 
 TIMES = torch.tensor([0.1, 0.4, 0.7, 1.0], dtype=torch.float64)
@@ -121,6 +122,20 @@ def test_an_encoded_pocket_gives_the_same_scores():
         found = net(ready.x, TIMES, ready.cond, ready.rows)
     whole = scores(network(), batch)
     assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_how_many_pairs_are_worked_on_at_once_is_of_no_matter(monkeypatch):
+    batch, net = batch_of(*SMILES), network()
+    found = []
+    for together in (5, 10**9):
+        monkeypatch.setattr(pose, "_TOGETHER", together)
+        net.zero_grad()
+        score = net(batch.x, TIMES[: len(batch.x["tr"])], batch.cond, batch.rows)
+        sum(value.square().sum() for value in score.values()).backward()
+        found.append([*score.values(), *(p.grad for p in net.parameters() if p.grad is not None)])
+    assert len(found[0]) > 20
+    for few, all_ in zip(*found, strict=True):
+        assert torch.allclose(few, all_, rtol=1e-9, atol=1e-12)
 
 
 def test_several_pockets_in_a_batch_are_kept_apart():
