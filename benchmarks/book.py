@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.book_entries import ENTRIES, OTHERWISE, UNMEASURED, Entry, Place
 from benchmarks.cells import RESULTS, Cell, read
 from benchmarks.domain_measures import MEASURES
-from benchmarks.domains import EMBEDDED, REAL, SAMPLERS, line
+from benchmarks.domains import EMBEDDED, REAL, SAMPLERS, Panel, line, picture
 from benchmarks.published import PUBLISHED
 from benchmarks.regress import without_seed
 from diffusionkit.recipe import Recipe
@@ -194,49 +194,60 @@ def shipped(domain: str) -> list[str]:
 
 def _together(shelf: Shelf) -> Iterator[str]:
     """All domains on the same core: a line each, and the tables of samplers against evaluations."""
-    file = next((name for name in ("domains", "domains_quick") if shelf.cells(name, f"{EMBEDDED[0]}/own")), "")
-    measured = {recipe: shelf.cells(file, f"{recipe}/own") for recipe in (*EMBEDDED, *REAL) if file}
-    if not file:
+    file, shown = _panels(shelf)
+    if not shown:
         return
-    measures = {
-        r: next(m for m in MEASURES.values() if m.name == own[0]["measure"]) for r, own in measured.items() if own
-    }
     yield "## All domains on the same core\n"
-    yield f"`python -m benchmarks domains{' --quick' * file.endswith('quick')}`, and `--full` for those that need files"
-    yield f"({machine(measured[EMBEDDED[0]][0])})."
+    yield f"`python -m benchmarks domains{' --quick' * file.endswith('quick')}`, and `--full --seeds 0` for those that need files"
+    yield f"({machine(shelf.cells(file, f'{shown[0].name}/own')[0])})."
     yield "Trainings and samples are those of `--quick`, a fraction of the recipes'." if file.endswith("quick") else ""
     yield "Samples a second are of the recipe's sampler with so many evaluations of the network, whose share of the time stands"
     yield "beside; seconds of training are those of a machine with other work.\n"
     lines = []
-    for recipe, measure in measures.items():
-        trainings, beside = shelf.cells(file, f"{recipe}/training"), shelf.cells(file, f"{recipe}/beside")[0]
-        lines.append(line(f"`{recipe}`", measure, trainings, measured[recipe], beside))
+    for name, measure, _, beside in shown:
+        trainings, own = shelf.cells(file, f"{name}/training"), shelf.cells(file, f"{name}/own")
+        lines.append(line(f"`{name}`", measure, trainings, own, beside))
     yield _cells(*lines[0])
     yield _cells(*["---"] * len(lines[0]))
     yield from (_cells(*one.values()) for one in lines)
     yield "\nQuality against evaluations of the network, without guidance, of the first seed's model:\n"
-    for recipe, measure in measures.items():
-        yield from _curve(shelf, file, recipe, measure)
-    if (ROOT / "docs" / "pictures" / f"{file}.png").is_file():
-        yield f"![Quality of samples against evaluations of the network, a panel a recipe](pictures/{file}.png)\n"
+    for one in shown:
+        yield from _curve(one)
+    yield f"![Quality of samples against evaluations of the network, a panel a recipe](pictures/{file}.png)\n"
 
 
-def _curve(shelf: Shelf, file: str, recipe: str, measure: Any) -> Iterator[str]:
-    calls = sorted({calls for _, _, every, few in SAMPLERS.values() for calls in (*every, *few)})
-    rows = {}
-    for name in SAMPLERS:
-        cells = {count: shelf.cells(file, f"{recipe}/{name}/{count}") for count in calls}
-        if any(cells.values()):
-            rows[name] = {count: measure.shown(found[0]["value"]) for count, found in cells.items() if found}
-    shown = [count for count in calls if any(count in found for found in rows.values())]
-    if rows:
-        beside = shelf.cells(file, f"{recipe}/beside")[0]
-        told = f"{beside['what']}: {measure.shown(beside['value'])}"
-        yield f"`{recipe}`, {measure.name} ({measure.better} is better; {told}):\n"
+def _panels(shelf: Shelf) -> tuple[str, list[Panel]]:
+    """The file that has the benchmark of all domains, in full or in short, and what it has of each recipe."""
+    file = next((name for name in ("domains", "domains_quick") if shelf.cells(name, f"{EMBEDDED[0]}/own")), "")
+    by_name, shown = {measure.name: measure for measure in MEASURES.values()}, []
+    for recipe in (*EMBEDDED, *REAL) if file else ():
+        own = shelf.cells(file, f"{recipe}/own")
+        if own:
+            curves = {name: _points(shelf, file, f"{recipe}/{name}") for name in SAMPLERS}
+            curves = {name: points for name, points in curves.items() if points}
+            beside = shelf.cells(file, f"{recipe}/beside")[0]
+            shown.append(Panel(recipe, by_name[own[0]["measure"]], curves, beside))
+    return file, shown
+
+
+def _points(shelf: Shelf, file: str, name: str) -> dict[int, Cell]:
+    """The cells of a sampler by the evaluations asked for."""
+    found = {
+        calls: shelf.cells(file, f"{name}/{calls}")
+        for calls in sorted({calls for _, _, every, few in SAMPLERS.values() for calls in (*every, *few)})
+    }
+    return {calls: cells[0] for calls, cells in found.items() if cells}
+
+
+def _curve(one: Panel) -> Iterator[str]:
+    shown = sorted({calls for points in one.curves.values() for calls in points})
+    if shown:
+        told = f"{one.beside['what']}: {one.measure.shown(one.beside['value'])}"
+        yield f"`{one.name}`, {one.measure.name} ({one.measure.better} is better; {told}):\n"
         yield _cells("", *map(str, shown))
         yield _cells(*["---"] * (len(shown) + 1))
-        for name, found in rows.items():
-            yield _cells(name, *(found.get(count, "") for count in shown))
+        for name, points in one.curves.items():
+            yield _cells(name, *(one.measure.shown(points[c]["value"]) if c in points else "" for c in shown))
         yield ""
 
 
@@ -277,6 +288,9 @@ def main(arguments: list[str] | None = None) -> None:
     text = page(options.results)
     if not options.check:
         options.out.write_text(text, encoding="utf-8")
+        file, shown = _panels(Shelf(options.results))
+        if shown:
+            picture(options.out.parent / "pictures" / f"{file}.png", shown)
         print(f"{options.out}: written")
     elif not options.out.is_file() or options.out.read_text("utf-8") != text:
         raise SystemExit(f"{options.out}: is out of date; python -m benchmarks book writes it anew")

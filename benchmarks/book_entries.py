@@ -65,7 +65,18 @@ def _fashion(cells: str, name: str) -> Entry:
     )  # fmt: skip
 
 
-_QM9 = "qm9_small/1/DDPM/250/1000"
+def _qm9(arguments: str, cells: str, n: int) -> Entry:
+    shares = {"atoms stable": "atoms_stable", "valid": "valid", "valid, of one piece": "valid_connected"}
+    return Entry(
+        f"python -m benchmarks molecule_quality {arguments}",
+        {f"{word} %": Place("molecule_quality", cells, key) for word, key in shares.items()},
+        {f"{word}, QM9 %": Place("molecule_quality", f"qm9_small/real/{n}", shares[word])
+         for word in ("atoms stable", "valid")},
+        Place("molecule_quality", cells, "steps"),
+        Place("molecule_quality", cells, "train_seconds"),
+    )  # fmt: skip
+
+
 _POSES = "poses/test/12 A/40/etkdg/relaxed/*"
 _ADULT, _CONFORMERS = "default/adult", "test/20/model from conformers"
 ENTRIES: dict[str, Entry] = {
@@ -101,7 +112,7 @@ ENTRIES: dict[str, Entry] = {
     "timeseries/m4": _series("m4_hourly", "CRPS", "MASE"),
     "timeseries/tourism": _series("tourism_monthly", "CRPS", "MASE"),
     "timeseries/timegrad": Entry(
-        "python -m benchmarks timeseries quality --sets exchange_rate_nips --reference --seeds 0",
+        "python -m benchmarks timeseries quality --sets exchange_rate_nips --reference",
         {"exchange_rate_nips: CRPS_sum": Place("timeseries_quality", "timegrad/exchange_rate_nips/equal", "figures/CRPS_sum")},
         {"CRPS_sum, exchange": Place("timeseries_quality", "own/exchange_rate_nips", "figures/CRPS_sum")},
         Place("timeseries_quality", "timegrad/exchange_rate_nips/equal", "steps"),
@@ -116,16 +127,8 @@ ENTRIES: dict[str, Entry] = {
         Place("timeseries_impute", "own/air_quality_uci", "steps"),
         Place("timeseries_impute", "own/air_quality_uci", "cpu_seconds"),
     ),
-    "molecule/qm9_small": Entry(
-        'python -m benchmarks molecule_quality steps --flow "" --steps 250 50 -n 1000',
-        {"atoms stable %": Place("molecule_quality", _QM9, "atoms_stable"),
-         "valid %": Place("molecule_quality", _QM9, "valid"),
-         "valid, of one piece %": Place("molecule_quality", _QM9, "valid_connected")},
-        {"atoms stable, QM9 %": Place("molecule_quality", "qm9_small/real/1000", "atoms_stable"),
-         "valid, QM9 %": Place("molecule_quality", "qm9_small/real/1000", "valid")},
-        Place("molecule_quality", _QM9, "steps"),
-        Place("molecule_quality", _QM9, "train_seconds"),
-    ),
+    "molecule/qm9_small": _qm9('steps --flow "" --steps 250 50 -n 1000', "qm9_small/1/DDPM/250/1000", 1000),
+    "molecule/qm9_flow": _qm9("steps -n 128", "qm9_flow/1/flow, SDE/50/128", 128),
     "molecule/conformers": Entry(
         "python -m benchmarks molecule_conformers --runs runs/conformers",
         {"best of 20, median Å": Place("molecule_conformers", _CONFORMERS, "median"),
@@ -154,6 +157,7 @@ _GPU = "made for a GPU, and none was at hand: one step in the tests, never train
 _OWN = "for files of your own: one step in the tests, nothing to compare with"
 _NIPS = "never trained: the files could not be had"
 _PART = "not trained to the end"
+_CASCADE = "trained; its figures are those of `python -m benchmarks image_quality cascade`, in the domain's README"
 _EVALUATED = "trained; its figures are those of `diffusionkit evaluate`, in the domain's README"
 UNMEASURED = {
     "image/cifar": _GPU,
@@ -164,18 +168,17 @@ UNMEASURED = {
     "image/cifar_sr": _PART,
     "image/digits": _EVALUATED,
     "image/mnist": _EVALUATED,
-    "image/fashion_sr": _EVALUATED,
-    "image/fashion_base": "trained, and not measured",
+    "image/fashion_sr": _CASCADE,
+    "image/fashion_base": _CASCADE,
     "image/fashion_dit": "130 of 3,000 steps: not trained to the end",
     "image/fashion_classifier": _PART,
     "image/emoji": _PART,
-    "image/emoji_text": _PART,
-    "image/emoji_clip": _PART,
+    "image/emoji_text": "trained; its figures are those of `python -m benchmarks image_text`, in the domain's README",
+    "image/emoji_clip": "trained; it judges, or steers, what others draw",
     "image/folder": _OWN,
     "tabular/randhie": _EVALUATED,
     "timeseries/macro": _EVALUATED,
     "molecule/nci_small": _EVALUATED,
-    "molecule/qm9_flow": "never trained to the end",
     "tabular/csv": _OWN,
     "tabular/tabdiff": "one step in the tests, never trained to the end",
     "timeseries/csv": _OWN,

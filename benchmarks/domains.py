@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     for case, points in curves:
         show(_table(case, points))
     path = Path(options.pictures or options.out) / f"{cells.path.stem}.png"
-    _picture(path, curves)
+    picture(path, [Panel(case.name, case.measure, points, case.beside()) for case, points in curves])
     spent = sum(cells.cells[key]["seconds"] for key in cells.cells if options.fresh or key not in begun)
     say(f"\n{len(cells.cells)} cells in {cells.path}, a figure in {path}; measuring took {spent / 60:.1f} minutes")
 
@@ -152,7 +153,7 @@ class _Case:
             points += [(calls, name, make(max(1, calls // cost))) for calls in (few if self.options.quick else every)]
         for calls, name, sampler in sorted(
             points, key=lambda point: point[0]
-        ):  # the cheap ones first, should time be short
+        ):  # cheap ones first, should time be short
             work = partial(self._drawn, seed, sampler)
             found[name][calls] = self.cells.get(f"{self.label}/{name}/{calls}/seed {seed}", work)
         return found
@@ -209,7 +210,7 @@ def line(name: str, measure: Measure, trainings: list[Cell], own: list[Cell], be
         "measure": f"{measure.name} ({measure.better} is better)",
         "model": f"{measure.shown(sum(values) / len(values))}{spread}",
         "beside": f"{measure.shown(beside['value'])} ({beside['what']})",
-        "steps": f"{first['steps']:,}" + (f" of {first['planned']:,}" if first["steps"] < first["planned"] else ""),
+        "steps": f"{first['steps']:,}" + (f" of {first['planned']:,}" if first["steps"] != first["planned"] else ""),
         "training": f"{sum(seconds) / len(seconds):.0f} s" if seconds else "",
         "parameters": f"{first['parameters']:,}",
         "samples a second": f"{rate:,.0f}" if rate > 100 else f"{rate:.3g}",
@@ -228,26 +229,34 @@ def _table(case: _Case, curves: Curves) -> list[dict[str, str]]:
     return lines
 
 
-def _picture(path: Path, curves: list[tuple[_Case, Curves]]) -> None:
+class Panel(NamedTuple):
+    """A recipe's curves, and the cell of what stands beside them."""
+
+    name: str
+    measure: Measure
+    curves: Curves
+    beside: Cell
+
+
+def picture(path: Path, shown: list[Panel]) -> None:
     """A panel for each recipe: quality against evaluations, what stands beside it as a dotted line."""
     from matplotlib.ticker import ScalarFormatter
 
     colours = {name: f"C{number}" for number, name in enumerate(SAMPLERS)}
-    with panels(path, len(curves), (3.6, 3.4)) as axes:
-        for axis, (case, points) in zip(axes, curves, strict=True):
-            scale = 100 if case.measure.percent else 1
-            for name, found in points.items():
+    with panels(path, len(shown), (3.6, 3.4)) as axes:
+        for axis, (title, measure, curves, beside) in zip(axes, shown, strict=True):
+            scale = 100 if measure.percent else 1
+            for name, found in curves.items():
                 places = sorted((cell["evaluations"], scale * cell["value"]) for cell in found.values())
                 axis.plot(*zip(*places, strict=True), "o-", color=colours[name], label=name, markersize=4)
-            beside = case.beside()
             axis.axhline(scale * beside["value"], color="0.5", linestyle=":", label="real data, or best baseline")
             axis.set_xscale("log")
-            axis.set_xticks(list(_ticks(points)))
+            axis.set_xticks(list(_ticks(curves)))
             axis.xaxis.set_major_formatter(ScalarFormatter())
             axis.minorticks_off()
-            unit = " (%)" if case.measure.percent else ""
-            axis.set(xlabel="evaluations of the network", ylabel=f"{case.measure.name}{unit}")
-            axis.set_title(case.name, fontsize=10)
+            unit = " (%)" if measure.percent else ""
+            axis.set(xlabel="evaluations of the network", ylabel=f"{measure.name}{unit}")
+            axis.set_title(title, fontsize=10)
         handles = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
         axes[0].figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8

@@ -1,4 +1,4 @@
-"""How good pictures of Fashion-MNIST are: `python -m benchmarks image_quality [latent|guidance|samplers|repaint]`.
+"""How good pictures of Fashion-MNIST are: `python -m benchmarks image_quality [latent|guidance|samplers|repaint|cascade]`.
 
 See README.md in this folder for what each part measures and what it has to reach.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.cells import Cell, Cells, command_line, panels, run_parts, say, show
-from benchmarks.models import trained
+from benchmarks.image_cascade import cascade
+from benchmarks.image_judge import Judge, drawn, line, model
 from benchmarks.timing import Work, rounds
 from diffusionkit.core import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, guided
-from diffusionkit.image import features, metrics
-from diffusionkit.image.data import FashionMNIST
 from diffusionkit.image.grid import save_grid
 from diffusionkit.training.run import Run
 
@@ -36,52 +35,6 @@ SAMPLERS: dict[str, tuple[Callable[[int], Sampler], int]] = {  # and evaluations
     "dpmpp, order 2, eta 1": (lambda steps: DPMSolver(steps, eta=1.0), 1),
     "unipc": (UniPC, 1),
 }
-
-
-class Judge:
-    """Held-out pictures of Fashion-MNIST, and a classifier in whose features the distance to them is measured."""
-
-    def __init__(self, models: Path) -> None:
-        data = FashionMNIST()
-        parts = data.parts(data.codec)
-        self.train, self.test = parts["train"], parts["test"]
-        folder = models / "fashion_judge"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.network = features.judge(self.train, self.test, folder, torch.device("cpu"), lambda *_: None)
-        self.held = self.network.look(data.codec.display(self.test.pictures.images))[0]
-
-    def figures(self, pictures: Tensor, classes: Tensor, seed: int = 0) -> dict[str, float]:
-        """Fréchet distance, precision and recall against the held-out part, and the share of right classes."""
-        seen, answers = self.network.look(pictures)
-        count = min(len(seen), len(self.held))
-        equal = self.held[torch.randperm(len(self.held), generator=torch.Generator().manual_seed(seed))[:count]]
-        precision, recall = metrics.precision_recall(equal, seen[:count], 3)
-        return {
-            "frechet": metrics.frechet(self.held, seen),
-            "precision": precision,
-            "recall": recall,
-            "accuracy": float((answers == classes).double().mean()),
-        }
-
-    def real(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """n pictures of the training part and their classes: what the best of models would draw."""
-        chosen = self.train.some(n, seed)
-        assert self.train.pictures.labels is not None
-        return self.train.codec.display(self.train.pictures.images[chosen]), self.train.pictures.labels[chosen]
-
-
-def model(name: str, options: argparse.Namespace, settings: Mapping[str, str] | None = None) -> Run:
-    """The run of a recipe, trained by the command unless its folder is there."""
-    return trained(f"image/{name}", Path(options.models) / name, settings)
-
-
-def drawn(run: Run, n: int, sampler: Sampler, scale: float, seed: int, batch: int = 100) -> tuple[Tensor, Tensor]:
-    """n pictures, classes in turn, and these classes."""
-    classes = torch.arange(n) % 10
-    diffusion = guided(run.diffusion, scale, run.recipe.sampling().clip)
-    torch.manual_seed(seed)
-    states = [sampler(diffusion, run.codec.like(len(part)), {"class": part}) for part in classes.split(batch)]
-    return torch.cat([run.codec.decode(x) for x in states]), classes
 
 
 # ---- latents against pixels ----
@@ -102,7 +55,7 @@ def latent(cells: Cells, options: argparse.Namespace) -> None:
     works["real pictures"] = lambda seed: judge.figures(*judge.real(options.n, seed))
     works["real ones through the autoencoder"] = partial(_decoded, judge, runs["latents, U-Net"], options.n)
     show([
-        _line(cells.get(f"latent/{name}/{seed}", partial(work, seed)), f"{name}, seed {seed}")
+        line(cells.get(f"latent/{name}/{seed}", partial(work, seed)), f"{name}, seed {seed}")
         for name, work in works.items()
         for seed in options.seeds
     ])  # fmt: skip
@@ -157,7 +110,7 @@ def guidance(cells: Cells, options: argparse.Namespace) -> None:
         cell = cells.get(f"guidance/{options.model}/{scale:g}", lambda s=scale: _guided(judge, run, s, options.n))
         rows.append((scale, cell))
     real = cells.get("guidance/real", lambda: judge.figures(*judge.real(options.n)))
-    show([_line(cell, f"scale {scale:g}") for scale, cell in rows] + [_line(real, "real pictures")])
+    show([line(cell, f"scale {scale:g}") for scale, cell in rows] + [line(real, "real pictures")])
     best = max(rows, key=lambda row: row[1]["accuracy"])
     say(f"class accuracy rises up to scale {best[0]:g}: {100 * best[1]['accuracy']:.1f} %")
     if options.pictures:
@@ -223,17 +176,15 @@ def repaint(cells: Cells, options: argparse.Namespace) -> None:
         "RePaint, each piece 10 times": (steps, 10, 5),
     }
     for name, way in ways.items():
-        rows.append(_line(cells.get(f"repaint/{name}", partial(_filled, judge, run, options, *way)), name))
-    rows.append(_line(cells.get("repaint/real", lambda: _real_halves(judge, options.gaps)), "the pictures themselves"))
+        rows.append(line(cells.get(f"repaint/{name}", partial(_filled, judge, run, options, *way)), name))
+    rows.append(line(cells.get("repaint/real", lambda: _real_halves(judge, options.gaps)), "the pictures themselves"))
     show(rows)
 
 
 def _halves(judge: Judge, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    chosen = torch.randperm(len(judge.test), generator=torch.Generator().manual_seed(0))[:n]
-    assert judge.test.pictures.labels is not None
     given = torch.zeros(28, 28, dtype=torch.bool)
     given[:14] = True
-    return judge.test.pictures.images[chosen], judge.test.pictures.labels[chosen], given
+    return *judge.held_out(n), given
 
 
 def _filled(judge: Judge, run: Run, options: argparse.Namespace, steps: int, resample: int, jump: int) -> Cell:
@@ -264,17 +215,8 @@ def _half_figures(judge: Judge, filled: Tensor, pictures: Tensor, labels: Tensor
     return {**judge.figures(filled, labels), "rmse": float(error), "seam": float(seam), "n": len(filled)}
 
 
-# ---- what all share ----
-
-
-def _line(cell: Cell, name: str) -> dict[str, str]:
-    shares = {key: f"{100 * cell[key]:.1f} %" for key in ("precision", "recall", "accuracy")}
-    more = {key: f"{cell[key]:.1f}" for key in ("rmse", "seam") if key in cell}
-    return {"": name, "Fréchet distance": f"{cell['frechet']:.2f}", **shares, **more}
-
-
 PARTS: dict[str, Callable[[Cells, argparse.Namespace], None]] = {
-    f.__name__: f for f in (latent, guidance, samplers, repaint)
+    f.__name__: f for f in (latent, guidance, samplers, repaint, cascade)
 }
 
 
@@ -283,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = command_line("image_quality", __doc__, tuple(PARTS), models=True)
     add = parser.add_argument
     add("-n", type=int, default=2000, help="samples of each figure")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="latent: of the samples")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="latent, cascade: of the samples")
     add("--model", default="fashion_ldm", help="guidance, samplers: recipe and folder of the model")
     add("--pixel-steps", type=int, default=2200, help="training steps of the model of pixels")
     add("--dit", action="store_true", help="latent: the transformer as well")

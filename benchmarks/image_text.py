@@ -1,8 +1,9 @@
-"""Do emoji show what was asked for? `python -m benchmarks image_text --text RUN --plain RUN --clip RUN --judge RUN`.
+"""Do emoji show what was asked for? `python -m benchmarks image_text --text RUN --judge RUN [--plain RUN --clip RUN]`.
 
-For each of the held-out captions a picture is drawn: by the text model with guidance 1 and 4, by the model without text that the
-image-text model steers, and by that model alone. The judge, another image-text model than the one that steers, looks for the
-caption among 100. Beside them stand real held-out pictures, and chance. The same is done with as many training captions.
+For each of the held-out captions a picture is drawn: by the text model with guidance 1 and 4, and, where both runs are
+given, by the model without text that the image-text model steers, and by that model alone. The judge, another image-
+text model than the one that steers, looks for the caption among 100. Beside them stand real held-out pictures, and
+chance. The same is done with as many training captions.
 """
 
 from __future__ import annotations
@@ -16,14 +17,22 @@ from torch import Tensor
 
 from benchmarks.cells import Cell, command_line, opened, say
 from diffusionkit.core import DDIM, GradientGuidance, guided
-from diffusionkit.image.data import Pictures, chosen_of
 from diffusionkit.image.grid import save_grid
+from diffusionkit.image.pictures import Pictures, chosen_of
 from diffusionkit.image.prompts import Prompt
 from diffusionkit.image.retrieval import AMONG, judge, retrieval
 from diffusionkit.training.run import Run
 
+GUIDANCE = (1.0, 4.0)
+RUNS = {
+    "text": "of image/emoji_text, which reads captions",
+    "plain": "of image/emoji, which does not",
+    "clip": "of image/emoji_clip, which steers the latter",
+    "judge": "another one of image/emoji_clip",
+}
 _BATCH = 64
 Draw = Callable[[list[str]], Any]
+Ways = dict[str, Callable[[list[str]], Tensor]]
 
 
 def drawn(run: Run, captions: list[str], steps: int, model: Draw, told: Draw) -> Tensor:
@@ -36,48 +45,55 @@ def drawn(run: Run, captions: list[str], steps: int, model: Draw, told: Draw) ->
     return torch.cat(found)
 
 
-def ways(text: Run, plain: Run, clip: Run, scale: float, steps: int) -> dict[str, Callable[[list[str]], Tensor]]:
-    """By name, what draws a picture for each caption."""
-
-    def words(run: Run, captions: list[str]) -> dict[str, Tensor]:
-        return run.codec.text.prompts([Prompt(caption) for caption in captions])
+def told_by_text(text: Run, steps: int) -> Ways:
+    """What draws with a model that reads captions."""
 
     def by_text(guidance: float) -> Callable[[list[str]], Tensor]:
         model = guided(text.diffusion, guidance, 1.0)
-        return lambda captions: drawn(text, captions, steps, lambda _: model, lambda chunk: words(text, chunk))
+        return lambda captions: drawn(text, captions, steps, lambda _: model, lambda chunk: _words(text, chunk))
 
+    return {f"text, guidance {guidance:g}": by_text(guidance) for guidance in GUIDANCE}
+
+
+def steered_by_clip(plain: Run, clip: Run, scale: float, steps: int) -> Ways:
+    """What draws with a model without text, steered by an image-text model and left alone."""
     log_prob = clip.diffusion.objective.log_prob(clip.diffusion)  # type: ignore[operator]
 
     def steered(chunk: list[str]) -> Any:
-        wanted = words(clip, chunk)
+        wanted = _words(clip, chunk)
         return guided(GradientGuidance(plain.diffusion, lambda x, t, _: log_prob(x, t, wanted), scale), clip=1.0)
 
     unguided = guided(plain.diffusion, clip=1.0)
     return {
-        "text, guidance 1": by_text(1.0),
-        "text, guidance 4": by_text(4.0),
         f"without text, steered at {scale:g}": lambda captions: drawn(plain, captions, steps, steered, lambda _: None),
         "without text": lambda captions: drawn(plain, captions, steps, lambda _: unguided, lambda _: None),
     }
+
+
+def _words(run: Run, captions: list[str]) -> dict[str, Tensor]:
+    return run.codec.text.prompts([Prompt(caption) for caption in captions])
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     """Draws, judges, prints a line for each way and part, and returns the shares."""
     parser = command_line("image_text", __doc__)
     add = parser.add_argument
-    for name in ("text", "plain", "clip", "judge"):
-        add(f"--{name}", required=True, metavar="RUN", type=Path)
+    for name in RUNS:
+        add(f"--{name}", required=name in ("text", "judge"), metavar="RUN", type=Path, help=RUNS[name])
     add("--scale", type=float, default=50.0, help="of the steering gradient; 50 by default")
     add("--steps", type=int, default=50, help="of DDIM; 50 by default")
     add("-n", type=int, default=None, help="captions of each part; all held-out ones by default")
     add("--pictures", metavar="FOLDER", type=Path, help="a folder for the pictures drawn")
     options = parser.parse_args(arguments)
-    if options.judge.resolve() == options.clip.resolve():
+    if (options.plain is None) != (options.clip is None):
+        parser.error("--plain and --clip belong together: the latter steers the former")
+    if options.clip and options.judge.resolve() == options.clip.resolve():
         parser.error("--judge must be another run than --clip, which steers")
     cells = opened(parser, options, arguments, "image_text.json")
-    text, plain, clip = (Run.load(getattr(options, name)) for name in ("text", "plain", "clip"))
-    by = judge(Run.load(options.judge), text.codec.shape)
-    makers = ways(text, plain, clip, options.scale, options.steps)
+    text = Run.load(options.text)
+    by, makers = judge(Run.load(options.judge), text.codec.shape), told_by_text(text, options.steps)
+    if options.clip:
+        makers |= steered_by_clip(Run.load(options.plain), Run.load(options.clip), options.scale, options.steps)
     rows: dict[str, dict[str, float]] = {}
     for part, (real, pool) in _parts(text, options.n).items():
         captions = [each[0] for each in real.captions or []]

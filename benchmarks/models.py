@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from benchmarks import timing
 from benchmarks.cells import say
-from benchmarks.timing import megabytes, timed
 from diffusionkit.recipe import Recipe
 from diffusionkit.training.folder import read_metrics
 from diffusionkit.training.run import Run
@@ -47,15 +46,12 @@ def train(recipe: str, folder: Path, settings: Mapping[str, str] | None = None) 
     ]
     say(shlex.join(["diffusionkit", *words]))
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with subprocess.Popen([sys.executable, "-m", "diffusionkit", *words], env={**os.environ, **threads}) as process:
-        (_, status, usage), seconds = timed(lambda: _ended(process))
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"the training of {recipe} has ended with code {process.returncode}")
+    found = timing.spent([sys.executable, "-m", "diffusionkit", *words], env={**os.environ, **threads})
+    if found.code:
+        raise SystemExit(f"the training of {recipe} has ended with code {found.code}")
     rows = read_metrics(folder / "metrics.csv")
-    told = rows[-1]["seconds"] if rows else seconds  # those before an interruption as well
-    found = (round(told, 1), round(usage.ru_utime + usage.ru_stime, 1), round(megabytes(usage)))
-    return dict(zip(SPENT, found, strict=True))
+    told = rows[-1]["seconds"] if rows else found.seconds  # those before an interruption as well
+    return dict(zip(SPENT, (round(told, 1), round(found.cpu_seconds, 1), round(found.peak_mb)), strict=True))
 
 
 def spent(run: Run) -> dict[str, float]:
@@ -68,12 +64,3 @@ def _unfinished(folder: Path) -> bool:
     """Whether a training has kept its checkpoint short of its end."""
     rows = read_metrics(folder / "metrics.csv")
     return bool(rows) and rows[-1]["step"] < Recipe.from_run(folder).build("training").steps
-
-
-def _ended(process: subprocess.Popen) -> tuple:
-    """Waits for a process; one that is interrupted together with this one is given the time to save its run."""
-    try:
-        return os.wait4(process.pid, 0)
-    except KeyboardInterrupt:
-        os.wait4(process.pid, 0)
-        raise

@@ -1,4 +1,4 @@
-"""How fast the molecule domain is: `python -m benchmarks molecule [speed] [poses]`.
+"""How fast the molecule domain is, and what memory it takes: `python -m benchmarks molecule [speed] [poses] [memory]`.
 
 See README.md in this folder for what each part measures and what it has to reach.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.cells import command_line, run_parts
+from benchmarks.molecule_memory import memory
 from benchmarks.molecule_pose_speed import poses
 from benchmarks.molecule_speed import CELLS, speed
 
-PARTS = {"speed": speed, "poses": poses}
+PARTS = {"speed": speed, "poses": poses, "memory": memory}
 
 
 def main(arguments: list[str] | None = None) -> None:

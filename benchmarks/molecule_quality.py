@@ -16,7 +16,7 @@ import torch
 from benchmarks.cells import Cell, Cells, command_line, panels, run_parts, say, show
 from benchmarks.models import spent, trained
 from benchmarks.timing import timed
-from diffusionkit.core import DDIM, DDPM, Heun, Sampler, guided
+from diffusionkit.core import DDIM, DDPM, DPMSolver, Heun, Sampler, guided
 from diffusionkit.molecule import metrics
 from diffusionkit.molecule.evaluate import some, training_names
 from diffusionkit.molecule.pool import flat
@@ -27,6 +27,7 @@ SAMPLERS: dict[str, Callable[[int], Sampler]] = {  # by evaluations of the netwo
     "DDPM": DDPM,
     "DDIM": DDIM,
     "flow": lambda count: Heun(max(1, count // 2), grid="uniform"),
+    "flow, SDE": lambda count: DPMSolver(count, eta=1.0),
 }
 SHARES = ("atoms_stable", "molecules_stable", "valid", "valid_connected", "unique", "novel")
 GATES = {"atoms_stable": (0.85, 0.92), "valid": (0.50, 0.70)}
@@ -34,10 +35,10 @@ GATES = {"atoms_stable": (0.85, 0.92), "valid": (0.50, 0.70)}
 
 
 def steps(cells: Cells, options: argparse.Namespace) -> None:
-    """Shares against evaluations of the network, for DDPM and DDIM of the one model and Heun's rule along the flow of the other."""
+    """Shares against evaluations of the network: DDPM and DDIM of the one model, flow and random steps of the other."""
     key = f"{Path(options.model).stem}/real/{options.n}"
     rows = [_line("real, held out", cells.get(key, lambda: _real(model(options.model, options), options)))]
-    ways = [way for way in SAMPLERS if way != "flow" or options.flow]
+    ways = [way for way in SAMPLERS if not way.startswith("flow") or options.flow]
     for count in options.steps:
         rows += [_line(f"{way}, {count}", _cell(cells, way, 1.0, count, options)) for way in ways]
     show(rows)
@@ -95,12 +96,12 @@ def figures(z: np.ndarray, pos: np.ndarray, n: np.ndarray, known: frozenset[str]
 
 
 def _cell(cells: Cells, way: str, share: float, count: int, options: argparse.Namespace) -> Cell:
-    name = options.flow if way == "flow" else options.model
+    name = options.flow if way.startswith("flow") else options.model
 
     def make() -> Cell:
         run = model(name, options, share)
         sampler = SAMPLERS[way](count)
-        if way == "DDPM":  # the only one whose steps are random
+        if sampler.eta:  # its steps are random
             sampler.temperature = run.sampler().temperature
         molecules, seconds = timed(lambda: drawn(run, options.n, sampler, options.seed))
         known = training_names(run.recipe.build("data").load()["train"], run.codec.hydrogens)
@@ -121,7 +122,8 @@ def _real(run: Run, options: argparse.Namespace) -> Cell:
 
 def _line(name: str, cell: Cell) -> dict[str, str]:
     shares = {key.replace("_", " "): "–" if cell[key] is None else f"{100 * cell[key]:.1f} %" for key in SHARES}
-    return {"": name, **shares, "drawing": f"{cell['seconds_drawing']:.0f} s" if "seconds_drawing" in cell else ""}
+    drawing = f"{cell['seconds_drawing']:.0f} s" if "seconds_drawing" in cell else ""
+    return {"": name, **shares, "drawing": drawing, "trained": f"{cell['steps']:,} steps" if "steps" in cell else ""}
 
 
 def _picture(path: Path, curves: dict[str, list[tuple[float, Any]]], label: str) -> None:
@@ -133,7 +135,10 @@ def _picture(path: Path, curves: dict[str, list[tuple[float, Any]]], label: str)
                 axis.plot([x for x, _ in points], [100 * cell[key] for _, cell in points], "o-", label=name)
             for limit, style in zip(GATES.get(key, ()), (":", "--"), strict=False):
                 axis.axhline(100 * limit, color="grey", linestyle=style, linewidth=1)
+            ticks = sorted({x for points in curves.values() for x, _ in points})
             axis.set_xscale("log")
+            axis.set_xticks(ticks, [f"{x:,g}" for x in ticks])
+            axis.minorticks_off()
             axis.set_xlabel(label)
             axis.set_title(f"{key.replace('_', ' ')} (%)", fontsize=10)
         if len(curves) > 1:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -85,13 +86,57 @@ def fresh_peak() -> None:
 
 
 def peak() -> float:
-    """The highest memory in MB since `fresh_peak`."""
-    return megabytes(resource.getrusage(resource.RUSAGE_SELF))
+    """The highest memory in MB since `fresh_peak`, or since the process began.
+
+    Linux says in `getrusage` the larger one of this and of what its parent had, from which it was forked.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def megabytes(usage: resource.struct_rusage) -> float:
-    """The highest memory of a process (Linux counts in KB, macOS in bytes)."""
-    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+class Spent(NamedTuple):
+    """What a command has taken: its exit code, seconds, those of all processors, and the highest memory in MB."""
+
+    code: int
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def spent(command: Sequence[str], **options: Any) -> Spent:
+    """Runs a command to its end; one that is interrupted together with this program is given the time to save what it has.
+
+    A small process stands between, because a process's highest memory begins with that of the one which starts it.
+
+    Args:
+        command: what to run.
+        options: of `subprocess.Popen`.
+    """
+    reading, writing = os.pipe()
+    between = [sys.executable, "-S", "-c", _BETWEEN, str(writing), *command]
+    with subprocess.Popen(between, pass_fds=(writing,), **options) as process:
+        os.close(writing)
+        try:
+            _, seconds = timed(process.wait)
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+    with os.fdopen(reading) as file:
+        code, cpu, highest = file.read().split()
+    return Spent(int(code), seconds, float(cpu), float(highest) / (1e6 if sys.platform == "darwin" else 1e3))
+
+
+_BETWEEN = """
+import os, signal, subprocess, sys
+signal.signal(signal.SIGINT, lambda *_: None)
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+code = os.waitstatus_to_exitcode(status)
+os.write(int(sys.argv[1]), f"{code} {usage.ru_utime + usage.ru_stime} {usage.ru_maxrss}".encode())
+"""
 
 
 # ---- the machine ----

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import image_quality
+from benchmarks import image_cascade, image_quality
 from benchmarks.image_quality import CALLS, SAMPLERS, Judge, _half_figures, _halves, drawn, main
 from diffusionkit.core import DDIM
 
@@ -30,12 +30,18 @@ class Asked:
 
 @pytest.fixture
 def run():
+    return untrained("image/digits")
+
+
+def untrained(name, **settings):
     from diffusionkit.recipe import Recipe
     from diffusionkit.training.run import assemble
 
-    recipe = Recipe.load("image/digits").override({"backbone.channels": "8", "backbone.multipliers": "[1]"})
+    recipe = Recipe.load(name).override({"backbone.channels": "8", "backbone.multipliers": "[1]", **settings})
     codec, _ = recipe.domain.prepare(recipe.build("data"))
-    return Namespace(diffusion=assemble(recipe, codec).eval(), codec=codec, recipe=recipe)
+    made = Namespace(diffusion=assemble(recipe, codec).eval(), codec=codec, recipe=recipe, step=0)
+    made.sampler = lambda: recipe.build("sampling")
+    return made
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -51,6 +57,31 @@ def test_every_sampler_has_the_same_number_of_evaluations(run, name, calls):
 def test_the_same_seed_draws_the_same(run):
     first, again, other = (drawn(run, 4, DDIM(2), 1.5, seed)[0] for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_the_second_model_of_a_cascade_is_shown_the_pictures_of_the_first():
+    large = untrained("image/fashion_sr", **{"data.name": "digits", "data.noised": "30"})
+    asked, seen = Asked(large), []
+    large.diffusion.network.register_forward_hook(lambda _, given, __: seen.append(given[2]))
+    small = torch.arange(4 * 16, dtype=torch.uint8).reshape(4, 1, 4, 4) * 4
+    found = image_cascade.made_larger(large, small, torch.arange(4), 10.0, 0, batch=2)
+    assert found.shape == (4, 1, 8, 8) and found.dtype == torch.uint8
+    assert asked.calls == 2 * large.sampler().steps
+    low = torch.cat([seen[0]["low"], seen[-1]["low"]])  # enlarged and noised, in the order of the pictures
+    brightness = (low.mean((1, 2, 3)) + 1) * 127.5
+    assert torch.allclose(brightness, small.float().mean((1, 2, 3)), atol=25)
+    assert seen[0]["low_noise"].tolist() == pytest.approx([10 / 127.5] * 2)
+
+
+def test_what_enlarged_pictures_have_to_reach():
+    plain = {"frechet": 16.0, "psnr": 19.0}
+    assert image_cascade.verdict({"frechet": 0.2, "psnr": 18.5}, plain).count("MISSED") == 0
+    assert image_cascade.verdict({"frechet": 17.0, "psnr": 17.5}, plain).count("MISSED") == 2
+
+
+def test_bicubic_enlargement_leaves_a_plain_picture_plain():
+    found = image_cascade.bicubic(torch.full((2, 1, 14, 14), 200, dtype=torch.uint8))
+    assert found.shape == (2, 1, 28, 28) and found.unique().tolist() == [200]
 
 
 @needs_fashion
@@ -71,7 +102,7 @@ def test_a_picture_left_alone_has_no_error_and_its_own_class(tmp_path, monkeypat
 def test_a_part_that_there_is_not_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["nothing"])
-    assert "latent, guidance, samplers, repaint" in capsys.readouterr().err
+    assert "latent, guidance, samplers, repaint, cascade" in capsys.readouterr().err
 
 
 def test_the_pictures_for_the_docs_are_drawn(tmp_path):

@@ -58,3 +58,12 @@ def test_the_judge_does_not_steer(runs, capsys):
     with pytest.raises(SystemExit):
         main(words(runs, "clip"))
     assert "must be another run" in capsys.readouterr().err
+
+
+def test_the_model_without_text_and_what_steers_it_come_together(runs, tmp_path, capsys):
+    alone = ["--text", str(runs / "text"), "--judge", str(runs / "judge")]
+    found = main([*alone, "-n", "2", "--steps", "1", "--out", str(tmp_path)])
+    assert set(found) == {"real", "text, guidance 1", "text, guidance 4"}
+    with pytest.raises(SystemExit):
+        main([*alone, "--clip", str(runs / "clip")])
+    assert "belong together" in capsys.readouterr().err

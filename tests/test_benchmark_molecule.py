@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from benchmarks import molecule, molecule_speed
+from benchmarks import molecule, molecule_memory, molecule_speed
 
 TINY = ["--batch", "4", "--width", "8", "--depth", "1", "--repeats", "1"]
 
@@ -48,3 +48,13 @@ def test_an_unknown_part_is_refused(capsys):
     with pytest.raises(SystemExit):
         molecule.main(["quality of life"])
     assert "there is no part" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # molecules are made 3D, and two commands started
+def test_memory_is_that_of_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(molecule_memory, "COUNTS", (3, 6))
+    molecule.main(["memory", "--out", str(tmp_path)])
+    cells = json.loads((tmp_path / "molecule_memory.json").read_text())["cells"]
+    assert cells["memory/6"]["file_mb"] > cells["memory/3"]["file_mb"] > 0
+    assert all(100 < cell["peak_mb"] < 10_000 for cell in cells.values())
+    assert "at most 1.1 times" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import torch
 from benchmarks import __main__, image
 from benchmarks.cells import read
 from benchmarks.peers import PEERS, Case, ours, parameters
-from benchmarks.timing import Clock, ratio, rounds
+from benchmarks.timing import Clock, peak, ratio, rounds, spent
 
 TINY = Case("tiny", (1, 8, 8), 2, 8, (1, 2), 1, (4,))
 ROOT = Path(__file__).parent.parent
@@ -84,3 +84,29 @@ def test_the_program_lists_its_benchmarks_and_refuses_others(capsys: pytest.Capt
 def test_every_benchmark_is_a_module_with_a_sentence(name: str) -> None:
     module = importlib.import_module(__main__.PROGRAMS[name])
     assert callable(module.main) and __main__.sentence(name).endswith((".", "?"))
+
+
+# ---- memory and time of other processes ----
+
+
+def test_a_commands_memory_is_its_own_and_not_ours():
+    ours = bytearray(400_000_000)
+    ours[::4096] = bytes(len(ours[::4096]))  # touched, so that it is there
+    assert peak() > 400
+    small = spent([sys.executable, "-S", "-c", "pass"])
+    large = spent([sys.executable, "-S", "-c", "x = b'1' * 200_000_000"])
+    assert small.code == large.code == 0
+    assert small.peak_mb < 100 and 200 < large.peak_mb < 300
+
+
+def test_a_programs_peak_is_not_that_of_who_started_it():
+    ours = bytearray(1_200_000_000)  # more than torch takes to be imported
+    ours[::4096] = bytes(len(ours[::4096]))
+    code = "from benchmarks.timing import peak; print(peak())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert float(found.stdout) < 1100 < peak()
+
+
+def test_a_commands_exit_code_and_time_come_back():
+    found = spent([sys.executable, "-S", "-c", "import time; time.sleep(0.3); raise SystemExit(7)"])
+    assert found.code == 7 and found.seconds >= 0.3 and 0 <= found.cpu_seconds < 5

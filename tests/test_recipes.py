@@ -131,6 +131,17 @@ def of_molecules(recipe: Recipe) -> tuple[Diffusion, Any]:
     return assemble(recipe, codec), parts["train"]
 
 
+MIXED = [
+    *(
+        "image/digits",
+        "image/fashion_dit",
+        "image/emoji_text",
+        "tabular/randhie",
+        "timeseries/macro",
+        "timeseries/recurrent",
+    ),
+    *("timeseries/csdi", "molecule/nci_small", "molecule/conformers", "molecule/poses", "molecule/pose_confidence"),
+]
 SHARED = ("hydrogens", "properties", "charge", "types", "scales")
 EXAMPLES = {
     "conformer": of_conformers,
@@ -150,6 +161,13 @@ def test_recipe_builds_and_trains_one_step(recipe):
     trained = train(diffusion, data, steps=1, batch_size=2, warmup=0, console=Console(quiet=True))
     assert len(trained) == 1 and np.isfinite(trained[0]["loss"])
     assert any(not torch.equal(a, b) for a, b in zip(before, diffusion.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("recipe", MIXED, indirect=True)
+def test_a_network_of_each_kind_trains_in_mixed_precision(recipe):
+    diffusion, data = EXAMPLES[recipe.domain.name](recipe)
+    trained = train(diffusion, data, steps=1, batch_size=2, warmup=0, precision="bf16", console=Console(quiet=True))
+    assert np.isfinite(trained[0]["loss"])
 
 
 @pytest.mark.parametrize("recipe", NAMES, indirect=True)

@@ -69,9 +69,9 @@ def test_the_table_of_commands_is_that_of_the_code():
     commands = {name for name in app if not name.startswith("-")}
     assert set(rows) - {"samples go to"} == commands
     for name, domain in found.items():
+        assert not set(domain.instead) & {*domain.edits, *domain.exchange}, name
         lacking = dict(domain.instead)
-        if "export" in lacking:
-            lacking["import"] = lacking["export"]  # an import has no run yet that could answer
-        assert not set(lacking) & {*domain.edits, *(("import", "export") if domain.exchange else ())}, name
+        if not domain.exchange:  # an import has no run yet that could answer
+            lacking |= dict.fromkeys(("import", "export"), domain.without("export").rpartition(": ")[2])
         assert {c: rows[c][name] for c in commands} == {c: lacking.get(c, "•") for c in commands}, name
         assert f"`{domain.ending}`" in rows["samples go to"][name]
