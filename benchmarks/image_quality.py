@@ -6,7 +6,6 @@ See README.md in this folder for what each part measures and what it has to reac
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,8 @@ from benchmarks.image_judge import Judge, drawn, line, model
 from benchmarks.timing import Work, rounds
 from diffusionkit.core import DDIM, DDPM, DPMSolver, Heun, Sampler, UniPC, guided
 from diffusionkit.image.grid import save_grid
-from diffusionkit.training.run import Run
+from diffusionkit.recipe import Recipe
+from diffusionkit.training.run import Run, assemble
 
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 CALLS = (5, 10, 20, 50, 100)  # evaluations of the network
@@ -42,43 +42,65 @@ SAMPLERS: dict[str, tuple[Callable[[int], Sampler], int]] = {  # and evaluations
 
 def latent(cells: Cells, options: argparse.Namespace) -> None:
     """Models of pixels and of latents, each drawn as its recipe says, beside real pictures."""
-    judge, encoder = Judge(Path(options.models)), model("fashion_vae", options)
-    runs = {
-        "pixels, U-Net": model("fashion", options, {"training.steps": str(options.pixel_steps)}),
-        "latents, U-Net": model("fashion_ldm", options, {"autoencoder": f"{options.models}/fashion_vae"}),
-    }
-    if options.dit:
-        runs["pixels, DiT"] = model("fashion_dit", options)
+    judge, recipes = Judge(Path(options.models)), _recipes(options)
+
+    def run(name: str) -> Run:  # with what it is made of; one whose figures are there already is not trained
+        for other in (*_ON.get(name, ()), name):
+            made = model(other, options, recipes[other])
+        return made
+
+    names = {"pixels, U-Net": "fashion", "latents, U-Net": "fashion_ldm"}
+    names |= {"pixels, DiT": "fashion_dit"} if options.dit else {}
     works: dict[str, Callable[[int], Cell]] = {
-        name: partial(_recipe, judge, run, options.n) for name, run in runs.items()
+        title: lambda seed, name=name: _recipe(judge, run(name), options.n, seed) for title, name in names.items()
     }
     works["real pictures"] = lambda seed: judge.figures(*judge.real(options.n, seed))
-    works["real ones through the autoencoder"] = partial(_decoded, judge, runs["latents, U-Net"], options.n)
+    works["real ones through the autoencoder"] = lambda seed: _decoded(judge, run("fashion_ldm"), options.n, seed)
     show([
-        line(cells.get(f"latent/{name}/{seed}", partial(work, seed)), f"{name}, seed {seed}")
-        for name, work in works.items()
+        line(cells.get(f"latent/{title}/{seed}", partial(work, seed)), f"{title}, seed {seed}")
+        for title, work in works.items()
         for seed in options.seeds
     ])  # fmt: skip
-    cost = cells.get("latent/cost", lambda: _cost({"autoencoder": encoder, **runs}))
+    timed = ("fashion", "fashion_classifier", "fashion_vae", "fashion_ldm", *names.values())
+    cost = cells.get("latent/cost", lambda: _cost({name: recipes[name] for name in timed}))
     for name, minutes in cost["minutes"].items():
         say(f"{name}: {cost['steps'][name]:,} steps are {minutes:.1f} minutes of training on this machine")
 
 
-def _cost(runs: dict[str, Run], repeats: int = 7) -> Cell:
-    """Minutes of each training: its steps by the time of one, taken in turns so that other work hits all of them alike."""
-    times = rounds({name: _step(run) for name, run in runs.items()}, repeats, 2)
-    steps = {name: run.step for name, run in runs.items()}
-    return {"minutes": {name: steps[name] * median(times[name]) / 60 for name in runs}, "steps": steps}
+_ON = {"fashion_vae": ("fashion_classifier",), "fashion_ldm": ("fashion_classifier", "fashion_vae")}
 
 
-def _step(run: Run) -> Work:
-    """A training step of a run: batch, loss, gradients, optimiser."""
-    options: Any = run.recipe.build("training")
-    data = run.recipe.domain.prepare(run.recipe.build("data"))[1]["train"]
-    diffusion = copy.deepcopy(run.diffusion).train()
+def _recipes(options: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """What is changed in each recipe: length, and the folders of what it is made of."""
+    return {
+        "fashion": {"training.steps": str(options.pixel_steps)},
+        "fashion_classifier": {},
+        "fashion_vae": {"objective.perceptual": f"{options.models}/fashion_classifier"},
+        "fashion_ldm": {"data.autoencoder": f"{options.models}/fashion_vae"},
+        "fashion_dit": {},
+    }
+
+
+def _cost(recipes: dict[str, dict[str, str]], repeats: int = 7) -> Cell:
+    """Minutes of each training: its steps by the time of one, taken in turns so that other work hits all of them alike.
+
+    The networks are fresh ones, for which a step takes as long as for trained ones.
+    """
+    made = {name: Recipe.load(f"image/{name}", settings) for name, settings in recipes.items()}
+    times = rounds({name: _step(recipe) for name, recipe in made.items()}, repeats, 2)
+    steps = {name: recipe.build("training").steps for name, recipe in made.items()}
+    return {"minutes": {name: steps[name] * median(times[name]) / 60 for name in made}, "steps": steps}
+
+
+def _step(recipe: Recipe) -> Work:
+    """A training step of a recipe: batch, loss, gradients, optimiser."""
+    options: Any = recipe.build("training")
+    codec, parts = recipe.domain.prepare(recipe.build("data"))
+    diffusion = assemble(recipe, codec).train()
     optimiser = torch.optim.AdamW(diffusion.parameters(), 1e-9, fused=True)
 
     def work() -> None:
+        data = parts["train"]
         batch = data.batch(torch.randint(len(data), (options.batch_size,)), torch.Generator().manual_seed(0))
         optimiser.zero_grad()
         diffusion.loss(*batch).mean().backward()

@@ -54,7 +54,7 @@ def train(recipe: str, folder: Path, settings: Mapping[str, str] | None = None) 
     return dict(zip(SPENT, (round(told, 1), round(found.cpu_seconds, 1), round(found.peak_mb)), strict=True))
 
 
-def spent(run: Run) -> dict[str, float]:
+def trained_for(run: Run) -> dict[str, float]:
     """How many steps a run was trained, and in how many seconds, as its metrics say."""
     rows = read_metrics(run.folder / "metrics.csv")
     return {"steps": run.step, **({"train_seconds": round(rows[-1]["seconds"], 1)} if rows else {})}

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import molecule_vina
 from benchmarks.cells import Cell, Cells, command_line, run_parts, say, show
-from benchmarks.models import spent, trained
+from benchmarks.models import trained, trained_for
 from benchmarks.timing import timed
 from diffusionkit.molecule import docking, pose_checks, pose_draw
 from diffusionkit.molecule import pose_evaluate as judged
@@ -139,7 +139,7 @@ def _model(
         return {
             "ways": {way: _figures(one, place) for way, place in ways.items()},
             "docking_seconds": round(seconds, 2),
-            **spent(run),
+            **trained_for(run),
         }
 
     return _ways([cells.get(f"{key}/{one.name}", lambda one=one: make(one)) for one in some])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.cells import Cell, Cells, command_line, panels, run_parts, say, show
-from benchmarks.models import spent, trained
+from benchmarks.models import trained, trained_for
 from benchmarks.timing import timed
 from diffusionkit.core import DDIM, DDPM, DPMSolver, Heun, Sampler, guided
 from diffusionkit.molecule import metrics
@@ -108,7 +108,7 @@ def _cell(cells: Cells, way: str, share: float, count: int, options: argparse.Na
         return {
             **figures(*flat(molecules), known, run.codec.hydrogens),
             "seconds_drawing": round(seconds, 1),
-            **spent(run),
+            **trained_for(run),
         }
 
     return cells.get(f"{Path(name).stem}/{share:g}/{way}/{count}/{options.n}", make)
