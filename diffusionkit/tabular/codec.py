@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from math import isqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,6 @@ from diffusionkit.tabular.transforms import RankTable
 
 FILE, TENSORS = "codec.json", "codec.safetensors"
 _OPTIONS = ("bins", "between", "whole", "residual", "target")
-_ROOT = (2, 128)  # fewest and most bins where their number is the root of the rows'
 
 
 class TableCodec(Codec):
@@ -77,7 +75,7 @@ class TableCodec(Codec):
         *,
         columns: Mapping[Any, Kind] | None = None,
         constraints: Sequence[str] = (),
-        bins: int | Literal["root"] = 100,
+        bins: int = 100,
         between: bool = True,
         whole: int = 0,
         residual: bool = True,
@@ -85,16 +83,13 @@ class TableCodec(Codec):
     ) -> TableCodec:
         """The codec of a training part; see the class for the arguments.
 
-        `columns` gives the kinds of those that `Schema.infer` would take for something else. With `bins="root"` there are as many
-        bins as rows in each of them, at most 128: finer ones leave a small table too few rows to learn any of them from.
+        `columns` gives the kinds of those that `Schema.infer` would take for something else.
 
         Raises:
             UserError: if the frame does not fit the schema, or none of its columns varies.
         """
-        if bins == "root":
-            bins = min(max(isqrt(len(df)), _ROOT[0]), _ROOT[1])
-        if not isinstance(bins, int) or bins < 0 or bins == 1 or whole < 0:
-            raise UserError(f"bins must be root, 0 or at least 2 and whole not negative, not {bins} and {whole}")
+        if bins < 0 or bins == 1 or whole < 0:
+            raise UserError(f"bins must be 0 or at least 2 and whole not negative, not {bins} and {whole}")
         outer = schema or Schema.infer(df, columns)
         outer.check(df)
         rules = Constraints(constraints, df.columns).fit(df)

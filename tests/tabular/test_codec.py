@@ -64,20 +64,6 @@ def small(n=N, seed=0) -> pd.DataFrame:
     })  # fmt: skip
 
 
-@pytest.mark.parametrize("rows, bins", [(3, 2), (50, 7), (900, 30), (20_000, 128)])
-def test_as_many_bins_as_rows_in_each_up_to_a_most(rows, bins, tmp_path):
-    codec = TableCodec.fit(pd.DataFrame({"x": np.arange(rows) / 7.0}), bins="root", residual=False)
-    assert codec.bins == bins and codec.arguments()["sizes"] == [bins]
-    codec.save(tmp_path)
-    assert TableCodec.load(tmp_path).bins == bins
-
-
-@pytest.mark.parametrize("bins", ["rot", 1, -1, 12.5])
-def test_a_number_of_bins_that_is_none_is_refused(bins):
-    with pytest.raises(UserError, match="root, 0 or at least 2"):
-        TableCodec.fit(small(20), bins=bins)
-
-
 @pytest.mark.parametrize("make", [lambda series: series, holed], ids=["whole", "holes"])
 @pytest.mark.parametrize("bins", [0, 7, 100])
 def test_frames_come_back_exactly(make, bins, tmp_path):
