@@ -80,10 +80,10 @@ def _qm9(arguments: str, cells: str, n: int) -> Entry:
 _POSES = "poses/test/12 A/40/etkdg/relaxed/*"
 _ADULT, _CONFORMERS = "default/adult", "test/20/model from conformers"
 ENTRIES: dict[str, Entry] = {
-    "image/fashion": _fashion("pixels, U-Net", "pixels, U-Net"),
-    "image/fashion_ldm": _fashion("latents, U-Net", "latents, U-Net"),
-    "image/fashion_dit": _fashion("pixels, DiT", "pixels, DiT"),
-    "image/fashion_vae": _fashion("real ones through the autoencoder", "autoencoder"),
+    "image/fashion": _fashion("pixels, U-Net", "fashion"),
+    "image/fashion_ldm": _fashion("latents, U-Net", "fashion_ldm"),
+    "image/fashion_dit": _fashion("pixels, DiT", "fashion_dit"),
+    "image/fashion_vae": _fashion("real ones through the autoencoder", "fashion_vae"),
     "tabular/adult": Entry(
         "python -m benchmarks tabular quality --tables adult",
         {"C2ST": Place("tabular_quality", _ADULT, "figures/c2st"),

@@ -44,10 +44,10 @@ def latent(cells: Cells, options: argparse.Namespace) -> None:
     """Models of pixels and of latents, each drawn as its recipe says, beside real pictures."""
     judge, recipes = Judge(Path(options.models)), _recipes(options)
 
-    def run(name: str) -> Run:  # with what it is made of; one whose figures are there already is not trained
-        for other in (*_ON.get(name, ()), name):
-            made = model(other, options, recipes[other])
-        return made
+    def run(name: str) -> Run:  # one whose figures are there already is not trained
+        if name == "fashion_ldm":
+            model("fashion_vae", options)
+        return model(name, options, recipes[name])
 
     names = {"pixels, U-Net": "fashion", "latents, U-Net": "fashion_ldm"}
     names |= {"pixels, DiT": "fashion_dit"} if options.dit else {}
@@ -61,21 +61,17 @@ def latent(cells: Cells, options: argparse.Namespace) -> None:
         for title, work in works.items()
         for seed in options.seeds
     ])  # fmt: skip
-    timed = ("fashion", "fashion_classifier", "fashion_vae", "fashion_ldm", *names.values())
+    timed = ("fashion_vae", *names.values())
     cost = cells.get("latent/cost", lambda: _cost({name: recipes[name] for name in timed}))
     for name, minutes in cost["minutes"].items():
         say(f"{name}: {cost['steps'][name]:,} steps are {minutes:.1f} minutes of training on this machine")
 
 
-_ON = {"fashion_vae": ("fashion_classifier",), "fashion_ldm": ("fashion_classifier", "fashion_vae")}
-
-
 def _recipes(options: argparse.Namespace) -> dict[str, dict[str, str]]:
-    """What is changed in each recipe: length, and the folders of what it is made of."""
+    """What is changed in each recipe: the length, and where the autoencoder lies."""
     return {
         "fashion": {"training.steps": str(options.pixel_steps)},
-        "fashion_classifier": {},
-        "fashion_vae": {"objective.perceptual": f"{options.models}/fashion_classifier"},
+        "fashion_vae": {},
         "fashion_ldm": {"data.autoencoder": f"{options.models}/fashion_vae"},
         "fashion_dit": {},
     }

@@ -109,3 +109,28 @@ def test_the_pictures_for_the_docs_are_drawn(tmp_path):
     rows = [(scale, {"frechet": 1.0, "accuracy": 0.5, "precision": 0.6, "recall": 0.7}) for scale in (0.0, 1.0)]
     image_quality._guidance_picture(rows, rows[0][1], tmp_path / "deep" / "guidance.png")
     assert (tmp_path / "deep" / "guidance.png").stat().st_size > 1000
+
+
+def test_models_whose_figures_are_there_are_not_trained(monkeypatch, capsys):
+    figures = {"frechet": 1.0, "precision": 0.9, "recall": 0.8, "accuracy": 0.7}
+    asked = []
+
+    def get(name, make):  # all is there but what goes through the autoencoder
+        if name.startswith("latent/real ones"):
+            make()
+        return {"minutes": {"fashion": 2.0}, "steps": {"fashion": 3}} if name == "latent/cost" else figures
+
+    monkeypatch.setattr(image_quality, "Judge", lambda _: None)
+    monkeypatch.setattr(image_quality, "model", lambda name, *settings: asked.append((name, *settings[1:])))
+    monkeypatch.setattr(image_quality, "_decoded", lambda *_: figures)
+    options = Namespace(models="here", pixel_steps=7, dit=False, seeds=[0], n=10)
+    image_quality.latent(Namespace(get=get), options)
+    assert asked == [("fashion_vae",), ("fashion_ldm", {"data.autoencoder": "here/fashion_vae"})]
+    assert "fashion: 3 steps are 2.0 minutes" in capsys.readouterr().out
+
+
+def test_the_cost_of_a_recipe_is_its_steps_by_the_time_of_one():
+    settings = {"backbone.channels": "8", "training.batch_size": "4"}
+    few, many = (image_quality._cost({"digits": {**settings, "training.steps": n}}, 3) for n in ("5", "5000"))
+    assert few["steps"] == {"digits": 5} and many["steps"] == {"digits": 5000}
+    assert 0 < few["minutes"]["digits"] < many["minutes"]["digits"]
