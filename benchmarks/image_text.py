@@ -1,7 +1,7 @@
-"""Do emoji show what was asked for? `python -m benchmarks image_text --text RUN --judge RUN [--plain RUN --clip RUN]`.
+"""Do emoji show what was asked for? `python -m benchmarks image_text --judge RUN [--text RUN] [--plain RUN --clip RUN]`.
 
-For each of the held-out captions a picture is drawn: by the text model with guidance 1 and 4, and, where both runs are
-given, by the model without text that the image-text model steers, and by that model alone. The judge, another image-
+For each of the held-out captions a picture is drawn: by the text model, where it is given, with guidance 1 and 4, and, where both
+are given, by the model without text that the image-text model steers, and by that model alone. The judge, another image-
 text model than the one that steers, looks for the caption among 100. Beside them stand real held-out pictures, and
 chance. The same is done with as many training captions.
 """
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = command_line("image_text", __doc__)
     add = parser.add_argument
     for name in RUNS:
-        add(f"--{name}", required=name in ("text", "judge"), metavar="RUN", type=Path, help=RUNS[name])
+        add(f"--{name}", required=name == "judge", metavar="RUN", type=Path, help=RUNS[name])
     add("--scale", type=float, default=50.0, help="of the steering gradient; 50 by default")
     add("--steps", type=int, default=50, help="of DDIM; 50 by default")
     add("-n", type=int, default=None, help="captions of each part; all held-out ones by default")
@@ -87,15 +87,19 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     options = parser.parse_args(arguments)
     if (options.plain is None) != (options.clip is None):
         parser.error("--plain and --clip belong together: the latter steers the former")
+    if not (options.text or options.plain):
+        parser.error("nothing draws: give --text, or --plain and --clip")
     if options.clip and options.judge.resolve() == options.clip.resolve():
         parser.error("--judge must be another run than --clip, which steers")
     cells = opened(parser, options, arguments, "image_text.json")
-    text = Run.load(options.text)
-    by, makers = judge(Run.load(options.judge), text.codec.shape), told_by_text(text, options.steps)
-    if options.clip:
-        makers |= steered_by_clip(Run.load(options.plain), Run.load(options.clip), options.scale, options.steps)
+    runs = {name: Run.load(getattr(options, name)) for name in RUNS if getattr(options, name)}
+    by, makers = judge(runs["judge"], next(iter(runs.values())).codec.shape), Ways()
+    if "text" in runs:
+        makers |= told_by_text(runs["text"], options.steps)
+    if "clip" in runs:
+        makers |= steered_by_clip(runs["plain"], runs["clip"], options.scale, options.steps)
     rows: dict[str, dict[str, float]] = {}
-    for part, (real, pool) in _parts(text, options.n).items():
+    for part, (real, pool) in _parts(runs["judge"], options.n).items():
         captions = [each[0] for each in real.captions or []]
         for name, pictures in {"real": lambda _, real=real: real.images, **makers}.items():
 

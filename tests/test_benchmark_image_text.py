@@ -67,3 +67,12 @@ def test_the_model_without_text_and_what_steers_it_come_together(runs, tmp_path,
     with pytest.raises(SystemExit):
         main([*alone, "--clip", str(runs / "clip")])
     assert "belong together" in capsys.readouterr().err
+
+
+def test_a_model_that_reads_captions_is_not_needed(runs, tmp_path, capsys):
+    steered = [f"--{name}={runs / name}" for name in ("plain", "clip", "judge")]
+    found = main([*steered, "-n", "2", "--steps", "1", "--out", str(tmp_path)])
+    assert set(found) == {"real", "without text, steered at 50", "without text"}
+    with pytest.raises(SystemExit):
+        main(steered[2:])
+    assert "nothing draws" in capsys.readouterr().err
