@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusionkit.core.processes import Gaussian
 from diffusionkit.core.rows import Rows, batch_size, center, total
-from diffusionkit.core.samplers import _evaluating
+from diffusionkit.core.samplers import evaluating
 from diffusionkit.core.state import tree_leaves
 
 
@@ -73,7 +73,7 @@ def bound(
         x_t, _ = process.diffuse(x0, t, rows=rows)
         return x_t, diffusion.estimate(x_t, t, cond, rows)
 
-    with torch.no_grad(), _evaluating(diffusion):
+    with torch.no_grad(), evaluating(diffusion):
         first = torch.full((n,), 1 / steps, device=device)
         L_0 = process.reconstruction(x0, *estimate(first), first, rows, bin)
         index = _term_indices(steps, draws, n, device)
@@ -135,7 +135,7 @@ def log_likelihood(
             trace = _trace(mean, y, rows, probes, process.centered)
         return (y - mean).detach(), process.dimensions(y, rows) - trace
 
-    with torch.no_grad(), _evaluating(diffusion):
+    with torch.no_grad(), evaluating(diffusion):
         y, gained = x0, x0.new_zeros(batch_size(x0, rows))
         for i in range(steps):
             h, level = grid[i + 1] - grid[i], grid[i]

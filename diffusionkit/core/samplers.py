@@ -138,7 +138,7 @@ class Sampler:
         if begin < 1:
             top = begin * times[0]
             times = torch.cat([top[None], times[times < top]])
-        with torch.no_grad(), _evaluating(diffusion):
+        with torch.no_grad(), evaluating(diffusion):
             return self._run(diffusion, times, like, cond, rows, given, known, resample, jump, start, watch)
 
     def _run(
@@ -257,7 +257,7 @@ def encode(
     rising = DDIM(steps, grid=grid).times(process).flip(0)
     rising[0] = torch.minimum(process.schedule.t_at(torch.tensor(9.0, dtype=torch.float64)), rising[1] / 2)
     x = x0
-    with torch.no_grad(), _evaluating(diffusion):
+    with torch.no_grad(), evaluating(diffusion):
         for t, s in pairwise(rising):
             x = process.step(x, diffusion.estimate(x, t, cond, rows), t, s, 0.0, rows)
     return x
@@ -312,7 +312,7 @@ def _shown(diffusion: Any, like: Any, given: Any) -> Any:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Dropout and the like switched off for as long as it lasts."""
     training = module.training
     module.eval()
@@ -322,4 +322,4 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-__all__ = ["DDIM", "DDPM", "Past", "Sampler", "encode", "repaint_route", "slerp"]
+__all__ = ["DDIM", "DDPM", "Past", "Sampler", "encode", "evaluating", "repaint_route", "slerp"]

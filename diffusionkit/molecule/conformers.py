@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from diffusionkit.core import Sampler, guided
+from diffusionkit.core.seeds import drawing
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import conformer_draw
 from diffusionkit.molecule.conformer_export import finished
 from diffusionkit.training.run import Run
-from diffusionkit.training.seeds import drawing
 
 if TYPE_CHECKING:
     from rdkit import Chem

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from diffusionkit.core.seeds import drawing
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import local_structures, pockets, pose_draw, pose_export, pose_relax, structures
 from diffusionkit.molecule.chemistry import quiet
@@ -62,7 +61,7 @@ class Docking:
         text = Chem.MolToSmiles(ligand.mol)
         seed = int.from_bytes(hashlib.blake2b(f"{self.seed} {text}".encode(), digest_size=3).digest())
         begun = starts(ligand.mol, min(self.n, STARTS), seed)
-        with _drawing(seed, next(self.diffusion.parameters()).device):
+        with drawing(seed, next(self.diffusion.parameters()).device):
             around = begun[np.arange(self.n) % len(begun)]
             places = pose_draw.draw(self.diffusion, self.sampler, self.pocket, [ligand], [around], watch)[0]
         order, scores, by = ranked(ligand, places, self.pocket, self.judge)
@@ -86,14 +85,6 @@ def starts(mol: Any, count: int, seed: int) -> np.ndarray:
         seeds = [seed * STARTS + 1 + k for k in range(1, count)]
         others = local_structures.each(lambda one: local_structures.embed(mol, [one]), seeds)
     return np.concatenate([first, *(one for one in others if isinstance(one, np.ndarray))])
-
-
-@contextmanager
-def _drawing(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers start from a seed inside, and go on as if nothing had happened after it."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 # ---- the pocket

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffusionkit.core.seeds import drawing
 from diffusionkit.core.state import tree_map
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import chemistry, energy, geometry, metrics
@@ -181,8 +182,7 @@ def _loss(run: Any, part: MoleculeSet, generator: np.random.Generator, seed: int
     device = next(run.diffusion.parameters()).device
     chosen = torch.from_numpy(np.sort(generator.permutation(len(part))[:LOSSES]))
     total = 0.0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with drawing(seed, device):
         for indices in chosen.split(64):
             x, cond, rows = part.batch(indices)
             x, cond = (tree_map(lambda leaf: leaf.to(device), tree) for tree in (x, cond))

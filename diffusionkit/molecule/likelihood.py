@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from diffusionkit.core import bound
+from diffusionkit.core.seeds import drawing
 from diffusionkit.core.state import tree_map
 from diffusionkit.molecule.sets import MoleculeSet
 
@@ -48,8 +49,7 @@ def molecule_bound(run: Any, part: MoleculeSet, n: int = 500, draws: int = 20, s
     device = next(run.diffusion.parameters()).device
     chosen = torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(len(part))[:n]))
     totals, sizes = [], []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with drawing(seed, device):
         for indices in chosen.split(64):
             x, cond, rows = part.batch(indices)
             x, cond = (tree_map(lambda leaf: leaf.to(device), tree) for tree in (x, cond))

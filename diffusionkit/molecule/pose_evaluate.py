@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from diffusionkit.core.seeds import drawing
 from diffusionkit.errors import UserError
 from diffusionkit.molecule import energy, pose_checks, pose_draw, pose_plots, pose_ranking, pose_relax
 from diffusionkit.molecule.conformer_draw import with_conformers
@@ -126,8 +126,7 @@ def docked(
                 tick(1)
                 continue
             around = begun[np.arange(n) % len(begun)]
-            with torch.random.fork_rng():
-                torch.manual_seed(1_000_003 * seed + number)
+            with drawing(1_000_003 * seed + number, next(run.diffusion.parameters()).device):
                 places = pose_draw.draw(run.diffusion, sampler, one.pocket, [ligand], [around])[0]
             found.append(_measured(one, ligand, places, scattered(ligand, around, one.pocket.center, number), judge))
             tick(1)

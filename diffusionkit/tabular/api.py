@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusionkit.core import Sampler
+from diffusionkit.core.seeds import drawing
 from diffusionkit.core.state import State, tree_cat, tree_map
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
@@ -25,7 +26,6 @@ from diffusionkit.tabular.schema import Kind
 from diffusionkit.tabular.text import stages
 from diffusionkit.training.fitted import Fitted
 from diffusionkit.training.run import Run, suited
-from diffusionkit.training.seeds import drawing
 
 PRESETS = {
     "default": "tabular/csv",

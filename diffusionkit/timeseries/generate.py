@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusionkit.core import Sampler
+from diffusionkit.core.samplers import evaluating
 from diffusionkit.errors import UserError
 from diffusionkit.timeseries.codec import SeriesCodec
 from diffusionkit.timeseries.panel import Panel
@@ -68,7 +68,8 @@ def _prepared(diffusion: Any, codec: SeriesCodec, windows: Window, frame: Frame,
     cond = {name: entry.to(device) for name, entry in codec.condition(windows, frame).items()}
     if codec.form == "window":
         return cond | {"state": codec.state(windows, frame).float().to(device)}
-    with evaluating(diffusion) as network:
+    network = _network(diffusion)
+    with torch.no_grad(), evaluating(network):
         if codec.form == "block":
             return network.encode(cond)
         past, coming = ({k: v.split([v.shape[1] - codec.horizon, codec.horizon], 1)[i] for k, v in cond.items() if k != "scale"}
@@ -78,15 +79,11 @@ def _prepared(diffusion: Any, codec: SeriesCodec, windows: Window, frame: Frame,
     return {"memory": memory, "scale": cond["scale"], "time": coming["time"], "past": whole[:, : -codec.horizon]}
 
 
-@contextmanager
-def evaluating(diffusion: Any) -> Iterator[Any]:
-    """The network of a diffusion, or of one that is guided, without dropout and gradients."""
+def _network(diffusion: Any) -> Any:
+    """The network of a diffusion, or of one that is guided."""
     while hasattr(diffusion, "diffusion"):
         diffusion = diffusion.diffusion
-    network, was = diffusion.network, diffusion.network.training
-    with torch.no_grad():
-        yield network.eval()
-    network.train(was)
+    return diffusion.network
 
 
 def _block(diffusion: Any, codec: SeriesCodec, shown: dict, sampler: Sampler, watch: Watch) -> Tensor:
@@ -96,11 +93,11 @@ def _block(diffusion: Any, codec: SeriesCodec, shown: dict, sampler: Sampler, wa
 
 def _steps(diffusion: Any, codec: SeriesCodec, shown: dict, sampler: Sampler, watch: Watch) -> Tensor:
     """One step of time after the other; each is drawn given the state of the recurrent network, which is then moved on."""
-    memory, m, states = shown["memory"], max(codec.lags), []
+    memory, m, states, network = shown["memory"], max(codec.lags), [], _network(diffusion)
     whole = shown["past"][:, -m:]
     for step in range(codec.horizon):
         lags = codec.lagged(torch.cat([whole[:, -m:], whole[:, -1:]], 1))  # of the last row itself nothing is shown
-        with evaluating(diffusion) as network:
+        with torch.no_grad(), evaluating(network):
             hidden, memory = network.recur(lags, shown["time"][:, step : step + 1], shown["scale"], memory)
         x = sampler(diffusion, like=(len(whole), 1, whole.shape[2]), cond={"hidden": hidden}, watch=watch)
         whole = torch.cat([whole, x], 1)

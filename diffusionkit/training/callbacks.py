@@ -17,13 +17,13 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from diffusionkit.core.seeds import drawing
 from diffusionkit.domain import Dataset
 from diffusionkit.errors import TrainingStopped
 from diffusionkit.training.files import load_checkpoint, replacing, save_weights, writing
 from diffusionkit.training.folder import read_metrics
 from diffusionkit.training.loader import mix
 from diffusionkit.training.module import Trainee, learning_rate
-from diffusionkit.training.seeds import drawing
 
 COLUMNS = ("step", "loss", "lr", "samples_per_second", "valid_loss", "seconds")
 HELD_OUT = 1024  # samples of the held-out part that the held-out loss looks at

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from diffusionkit.core import Sampler, guided
+from diffusionkit.core.seeds import drawing
 from diffusionkit.domain import Codec
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
@@ -24,7 +25,6 @@ from diffusionkit.training.console import say
 from diffusionkit.training.files import write_json
 from diffusionkit.training.options import Training
 from diffusionkit.training.run import Run, assemble
-from diffusionkit.training.seeds import drawing
 
 _PARAMETERS = "estimator.json"
 

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from diffusionkit.core import Diffusion, guided
+from diffusionkit.core.seeds import drawing
 from diffusionkit.domain import Codec
 from diffusionkit.errors import UserError
 from diffusionkit.recipe import Recipe
@@ -22,7 +23,6 @@ from diffusionkit.training.files import make_folder, replacing, writing
 from diffusionkit.training.loop import is_first, train
 from diffusionkit.training.options import Training
 from diffusionkit.training.run import RUNS, Run, assemble, free_folder, suited
-from diffusionkit.training.seeds import drawing
 
 _VARIABLE = "DIFFUSIONKIT_RUN"  # tells the processes that Lightning starts which folder the first one has chosen
 _KEPT = ("domain", "data", "process", "backbone", "objective", "seed")  # what a resumed run may not change

@@ -9,11 +9,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from diffusionkit.core.seeds import reseed
 from diffusionkit.core.state import Batch, tree_map
 from diffusionkit.domain import Dataset
 from diffusionkit.training.loader import Loader, mix
 from diffusionkit.training.options import Training
-from diffusionkit.training.seeds import reseed
 
 
 def learning_rate(options: Training, step: int) -> float:
