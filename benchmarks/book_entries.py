@@ -156,7 +156,6 @@ ENTRIES: dict[str, Entry] = {
 _GPU = "made for a GPU, and none was at hand: one step in the tests, never trained to the end"
 _OWN = "for files of your own: one step in the tests, nothing to compare with"
 _NIPS = "never trained: the files could not be had"
-_PART = "not trained to the end"
 _CASCADE = "trained; its figures are those of `python -m benchmarks image_quality cascade`, in the domain's README"
 _EVALUATED = "trained; its figures are those of `diffusionkit evaluate`, in the domain's README"
 UNMEASURED = {
