@@ -56,13 +56,14 @@ def latent(cells: Cells, options: argparse.Namespace) -> None:
     }
     works["real pictures"] = lambda seed: judge.figures(*judge.real(options.n, seed))
     works["real ones through the autoencoder"] = lambda seed: _decoded(judge, run("fashion_ldm"), options.n, seed)
-    show([
-        line(cells.get(f"latent/{title}/{seed}", partial(work, seed)), f"{title}, seed {seed}")
-        for title, work in works.items()
-        for seed in options.seeds
-    ])  # fmt: skip
-    timed = ("fashion_vae", *names.values())
-    cost = cells.get("latent/cost", lambda: _cost({name: recipes[name] for name in timed}))
+    rows, timed = [], {"fashion_vae": recipes["fashion_vae"]}
+    for title, work in works.items():
+        found = [cells.get(f"latent/{title}/{seed}", partial(work, seed)) for seed in options.seeds]
+        rows += [line(cell, f"{title}, seed {seed}") for cell, seed in zip(found, options.seeds, strict=True)]
+        if title in names:  # however long it was trained
+            timed[names[title]] = {**recipes[names[title]], "training.steps": str(found[0]["steps"])}
+    show(rows)
+    cost = cells.get("latent/cost", lambda: _cost(timed))
     for name, minutes in cost["minutes"].items():
         say(f"{name}: {cost['steps'][name]:,} steps are {minutes:.1f} minutes of training on this machine")
 

@@ -14,11 +14,11 @@ from benchmarks.timeseries_quality import finite, fit, folder, key, said
 from benchmarks.timeseries_sets import AIR, Task, task
 from benchmarks.timing import fresh_peak, peak, timed
 from diffusionkit.core import guided
+from diffusionkit.core.seeds import drawing
 from diffusionkit.timeseries import measures
 from diffusionkit.timeseries.baselines import IMPUTE_BASELINES
 from diffusionkit.timeseries.gaps import fill
 from diffusionkit.training.run import Run
-from diffusionkit.training.seeds import drawing
 
 HIDDEN = (0.1, 0.5, 0.9)
 DRAWS = 20

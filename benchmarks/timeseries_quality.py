@@ -18,6 +18,7 @@ from benchmarks.timeseries_figures import comparison, missed, verdict
 from benchmarks.timeseries_sets import REFERENCE, SETS, Task, seasons, task
 from benchmarks.timing import fresh_peak, peak, timed
 from diffusionkit.core import guided
+from diffusionkit.core.seeds import drawing
 from diffusionkit.recipe import Recipe
 from diffusionkit.timeseries.backtest import Backtest, backtested, baseline_paths, scores
 from diffusionkit.timeseries.baselines import BASELINES
@@ -26,7 +27,6 @@ from diffusionkit.timeseries.plots import pit_histogram
 from diffusionkit.timeseries.prepare import prepared
 from diffusionkit.training.loop import train
 from diffusionkit.training.run import Run, assemble, suited
-from diffusionkit.training.seeds import drawing
 
 PATHS = 100
 _TRIAL = 40  # steps that tell how many there are in a minute

@@ -19,11 +19,11 @@ from benchmarks.timeseries_reference import alone, recurrent
 from benchmarks.timeseries_sets import Task, task
 from benchmarks.timing import ratio, rounds
 from diffusionkit.core import DDPM, Sampler
+from diffusionkit.core.seeds import drawing
 from diffusionkit.timeseries import measures
 from diffusionkit.timeseries.backtest import Windows, model_paths
 from diffusionkit.timeseries.prepare import prepared
 from diffusionkit.training.run import Run, assemble
-from diffusionkit.training.seeds import drawing
 
 CHAIN = 100
 FEW, LOADER = 8.0, 3.0

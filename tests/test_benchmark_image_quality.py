@@ -112,17 +112,19 @@ def test_the_pictures_for_the_docs_are_drawn(tmp_path):
 
 
 def test_models_whose_figures_are_there_are_not_trained(monkeypatch, capsys):
-    figures = {"frechet": 1.0, "precision": 0.9, "recall": 0.8, "accuracy": 0.7}
+    figures = {"frechet": 1.0, "precision": 0.9, "recall": 0.8, "accuracy": 0.7, "steps": 3}
     asked = []
 
     def get(name, make):  # all is there but what goes through the autoencoder
         if name.startswith("latent/real ones"):
             make()
-        return {"minutes": {"fashion": 2.0}, "steps": {"fashion": 3}} if name == "latent/cost" else figures
+        return make() if name == "latent/cost" else figures
 
     monkeypatch.setattr(image_quality, "Judge", lambda _: None)
     monkeypatch.setattr(image_quality, "model", lambda name, *settings: asked.append((name, *settings[1:])))
     monkeypatch.setattr(image_quality, "_decoded", lambda *_: figures)
+    steps = lambda recipes: {name: int(settings.get("training.steps", 0)) for name, settings in recipes.items()}  # noqa: E731
+    monkeypatch.setattr(image_quality, "_cost", lambda recipes: {"minutes": {"fashion": 2.0}, "steps": steps(recipes)})
     options = Namespace(models="here", pixel_steps=7, dit=False, seeds=[0], n=10)
     image_quality.latent(Namespace(get=get), options)
     assert asked == [("fashion_vae",), ("fashion_ldm", {"data.autoencoder": "here/fashion_vae"})]
