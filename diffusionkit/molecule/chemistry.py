@@ -7,7 +7,7 @@ bond's and 3 pm. The margins were tuned on QM9; what the rule gets wrong is told
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
@@ -120,22 +120,26 @@ def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 class _Quiet:
-    """How many blocks of `quiet` are open, in all threads together, and what keeps RDKit's log shut meanwhile."""
+    """How many blocks of `quiet` are open, in all threads together, what keeps RDKit's log shut meanwhile, and what was open."""
 
     lock, depth, shut = Lock(), 0, None
+    open: Collection[str] = ()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Nothing of RDKit's log is printed within, in whatever thread.
 
-    RDKit's own block opens the log at its end even within another, so that one alone is held, until the outermost ends.
+    RDKit's own block opens the log at its end even within another, so that one alone is held, until the outermost ends. If
+    anything opens the log within, as PoseBusters does, that block leaves it shut for good: what was open is opened again.
     """
     from rdkit import rdBase
 
     with _Quiet.lock:
         _Quiet.depth += 1
-        _Quiet.shut = _Quiet.shut or rdBase.BlockLogs()
+        if _Quiet.shut is None:
+            _Quiet.open = [line.split(":")[0] for line in rdBase.LogStatus().splitlines() if line.endswith(":enabled")]
+            _Quiet.shut = rdBase.BlockLogs()
     try:
         yield
     finally:
@@ -143,6 +147,8 @@ def quiet() -> Iterator[None]:
             _Quiet.depth -= 1
             if not _Quiet.depth:
                 _Quiet.shut = None
+                for name in _Quiet.open:
+                    rdBase.EnableLog(name)
 
 
 def molecule(z: np.ndarray, pos: np.ndarray, bonds: str = "lengths", hydrogens: bool = True) -> Chem.Mol | None:

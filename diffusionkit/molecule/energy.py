@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
-from rdkit import Chem
+from rdkit import Chem, rdBase
 from rdkit.Chem import rdForceFieldHelpers, rdMolAlign
 
 from diffusionkit.molecule import chemistry
@@ -81,6 +83,22 @@ def posebusters() -> bool:
     return find_spec("posebusters") is not None
 
 
+def busters(mode: str, without: Collection[str]) -> Any:
+    """PoseBusters' checks of one of its modes ("mol", "dock", "redock"), but for some.
+
+    Raises:
+        ImportError: if PoseBusters is not installed.
+    """
+    first = "posebusters" not in sys.modules
+    from posebusters import PoseBusters
+
+    if first:  # to import it sends RDKit's log to Python's logging, for everybody
+        rdBase.LogToCppStreams()
+    config = dict(PoseBusters(mode).config)
+    config["modules"] = [module for module in config["modules"] if module["function"] not in without]
+    return PoseBusters(config, max_workers=0)
+
+
 def poses(
     z: np.ndarray, pos: np.ndarray, n: np.ndarray, hydrogens: bool = True, few: int = 16
 ) -> dict[str, np.ndarray]:
@@ -98,11 +116,7 @@ def poses(
 
 
 def _poses(molecules: Sequence[tuple[np.ndarray, np.ndarray]], hydrogens: bool) -> list[dict[str, bool]]:
-    from posebusters import PoseBusters
-
-    config = dict(PoseBusters("mol").config)
-    config["modules"] = [module for module in config["modules"] if module["function"] != "energy_ratio"]
-    buster = PoseBusters(config, max_workers=0)
+    buster = busters("mol", {"energy_ratio"})
     with chemistry.quiet():
         mols = [sound(*one, hydrogens) for one in molecules]
         return [{} if mol is None else _busted(buster, mol) for mol in mols]

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusionkit.molecule import chemistry
 from diffusionkit.molecule.conformer_draw import with_conformers
+from diffusionkit.molecule.energy import busters
 from diffusionkit.molecule.picking import distances
 from diffusionkit.molecule.pockets import ATOM_NAMES, OTHER, RESIDUES, Pocket
 
@@ -102,12 +103,8 @@ def sound(mol: Chem.Mol, pocket: Pocket, known: Chem.Mol | None = None, energy: 
     Raises:
         ImportError: if PoseBusters is not installed.
     """
-    from posebusters import PoseBusters
-
-    config = dict(PoseBusters("dock" if known is None else "redock").config)
-    left_out = {"rmsd"} if energy else {"rmsd", "energy_ratio"}
-    config["modules"] = [module for module in config["modules"] if module["function"] not in left_out]
-    buster, protein = PoseBusters(config, max_workers=0), _protein(pocket)
+    buster = busters("dock" if known is None else "redock", {"rmsd"} if energy else {"rmsd", "energy_ratio"})
+    protein = _protein(pocket)
     with chemistry.quiet():
         return [_busted(buster, _single(mol, conformer), known, protein) for conformer in mol.GetConformers()]
 

@@ -7,6 +7,7 @@ from diffusionkit.molecule import chemistry
 from diffusionkit.molecule.conformer_data import sdf
 
 Chem = pytest.importorskip("rdkit.Chem")
+from rdkit import rdBase  # noqa: E402
 from rdkit.Chem import AllChem  # noqa: E402
 
 
@@ -170,6 +171,7 @@ def test_the_log_is_shut_until_the_outermost_block_ends_whatever_ends_within(cap
     def fail(_=None):
         assert Chem.MolFromSmiles("C1CC(") is None
 
+    rdBase.EnableLog("rdApp.error")
     with pytest.raises(KeyError), chemistry.quiet():
         with chemistry.quiet():
             fail()
@@ -178,6 +180,14 @@ def test_the_log_is_shut_until_the_outermost_block_ends_whatever_ends_within(cap
         raise KeyError
     assert not capfd.readouterr().err
     fail()
+    assert "Parse Error" in capfd.readouterr().err
+
+
+def test_the_log_is_open_afterwards_whatever_opens_it_within(capfd):
+    rdBase.EnableLog("rdApp.error")
+    with chemistry.quiet():
+        rdBase.EnableLog("rdApp.error")
+    assert Chem.MolFromSmiles("C1CC(") is None
     assert "Parse Error" in capfd.readouterr().err
 
 

@@ -218,8 +218,8 @@ def test_what_is_in_pieces_or_lacks_a_hydrogen_is_not_sound():
     assert energy.sound(np.concatenate([z, z]), np.concatenate([pos, pos + 9])) is None
 
 
+@pytest.mark.skipif(not energy.posebusters(), reason="PoseBusters is not installed")
 def test_posebusters_passes_the_good_and_none_of_the_broken(molecules):
-    pytest.importorskip("posebusters")
     z, pos = made("CC(C)=O")
     found = energy.poses(*flat([(z, pos), BROKEN[0]]))
     assert len(found) > 8 and "internal_energy" not in found

@@ -8,12 +8,14 @@ from rdkit import Chem
 from rdkit.Chem import rdMolAlign
 from scipy.spatial.transform import Rotation
 
-from diffusionkit.molecule import pose_checks, pose_relax
+from diffusionkit.molecule import energy, pose_checks, pose_relax
 from diffusionkit.molecule import pose_ranking as ranking
 from diffusionkit.molecule.conformer_draw import with_conformers
 from diffusionkit.molecule.pockets import ATOM_NAMES, OTHER, RESIDUES, Pocket
 from diffusionkit.molecule.structures import read
 from tests.molecule.conformers.molecules import embedded
+
+needs_posebusters = pytest.mark.skipif(not energy.posebusters(), reason="PoseBusters is not installed")
 
 
 def pocket_of(z: list[int], pos: list[list[float]], residue: int = 0, labels: tuple[str, ...] = ()) -> Pocket:
@@ -105,8 +107,15 @@ def test_without_relaxing_heavy_atoms_stay():
     assert full.GetNumAtoms() == 9
 
 
+@needs_posebusters
+def test_to_ask_posebusters_leaves_the_log_where_it_was(capfd):
+    energy.busters("mol", ())
+    assert Chem.MolFromSmiles("C1CC(") is None
+    assert "Parse Error" in capfd.readouterr().err
+
+
+@needs_posebusters
 def test_posebusters_finds_a_pose_within_the_wall():
-    pytest.importorskip("posebusters")
     mol, pos = embedded("CC(=O)Nc1ccc(O)cc1")
     place = pos.numpy()
     free, stuck = walled(place, 4.0), walled(place, 1.0)
