@@ -25,7 +25,7 @@ class Drawing:
         out: Where to; the ending decides the form, as for `sample`: `.png` a grid (one result alone in its own size), `/` a
             folder of single pictures. In the run folder if not given.
         sampler: How to step from noise to data: ddpm, ddim, heun, dpmpp, unipc. If not given, that of the recipe with as much noise
-            as it allows (`--eta 1`).
+            as it allows (`--eta 1`), or ddim where it allows none.
         guidance: Scale of classifier-free guidance, where a condition is given.
         clip: Bound on the estimate of the clean data, or `dynamic`.
         seed: Seed of the random numbers.
@@ -133,7 +133,7 @@ def upscale(run: Folder, picture: Folder, /, *words: Words, drawing: Enlarging |
 
 
 def _edit(name: str, wanted: Sequence[str], words: list[str], drawing: Drawing | None, ancestral: bool = True) -> None:
-    """Runs an edit; `ancestral` takes steps with as much noise as the recipe's sampler allows, where none is named."""
+    """Runs an edit; `ancestral` takes steps with as much noise as can be, where no sampler is named."""
     drawing = drawing or Drawing()
     plain, extra = options.split(words)
     if len(plain) != len(wanted):
@@ -151,8 +151,11 @@ def _edit(name: str, wanted: Sequence[str], words: list[str], drawing: Drawing |
     )  # refuses a file before the network is read
     run = load(folder, drawing.device, drawing.recipe)
     given = {key: getattr(drawing, key) for key in ("sampler", "guidance", "clip", "batch_size")}
-    if ancestral and drawing.sampler is None and "eta" in run.recipe.sampling_keys():
-        extra = {"eta": "1"} | extra  # noise corrects what a gradient or a seam has put off course
+    if ancestral and drawing.sampler is None:  # noise corrects what a gradient or a seam has put off course
+        noisy = "eta" in run.recipe.sampling_keys()
+        if not noisy and not run.sampler().eta:  # one that knows no noise, such as Heun's
+            noisy, given["sampler"] = True, "ddim"
+        extra = {"eta": "1"} | extra if noisy else extra
     own = options.keywords(make)
     others = {*options.keywords(run.domain.condition), *own, *(f.name for f in fields(drawing))} - {"n"}
     recipe, rest = resettled(run, {k: v for k, v in given.items() if v is not None}, extra, others)

@@ -202,3 +202,18 @@ def test_steps_are_ancestral_unless_told_otherwise(
     )
     call(f"edit {run} {files}/a.png {words}")
     assert asked == [eta]
+
+
+def test_a_recipe_whose_sampler_knows_no_noise_is_edited_by_ddim(
+    run: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, asked = files / "heun", []
+    shutil.copytree(run, other)
+    Recipe.from_run(run).resample("heun").save(other / "recipe.yaml")
+    monkeypatch.setattr(
+        "diffusionkit.training.edit.edit",
+        lambda *args, sampler, **more: asked.append((type(sampler).__name__, sampler.eta)) or files,
+    )
+    for words in ("", "--sampler heun"):
+        call(f"edit {other} {files}/a.png {words}")
+    assert asked == [("DDIM", 1.0), ("Heun", 0.0)]

@@ -195,6 +195,7 @@ def test_a_file_read_halfway_leaves_the_log_open(tmp_path, capfd):
     with Chem.SDWriter(str(tmp_path / "two.sdf")) as writer:
         for text in ("CC", "CO"):
             writer.write(Chem.MolFromSmiles(text))
+    rdBase.EnableLog("rdApp.error")
     molecules = sdf(tmp_path / "two.sdf")
     assert next(molecules).GetNumAtoms() == 2
     Chem.MolFromSmiles("C1CC(")
