@@ -14,7 +14,7 @@ from benchmarks.cells import Cell, Cells, say, show
 from benchmarks.image_judge import Judge, drawn, line, model
 from diffusionkit.core import guided
 from diffusionkit.image.rebuilt import psnr
-from diffusionkit.image.resize import enlarge
+from diffusionkit.image.resize import bicubic
 from diffusionkit.image.smaller import shrunk
 from diffusionkit.image.stages import as_levels
 from diffusionkit.training.run import Run
@@ -55,11 +55,6 @@ def verdict(ours: Cell, plain: Cell) -> str:
     )
 
 
-def bicubic(small: Tensor) -> Tensor:
-    """uint8 pictures twice as large."""
-    return enlarge(small.float(), _FACTOR).round().clamp(0, 255).to(torch.uint8)
-
-
 def made_larger(run: Run, small: Tensor, classes: Tensor, noise: float, seed: int, batch: int = 100) -> Tensor:
     """uint8 pictures by a run that enlarges, as its recipe says."""
     common, found = run.recipe.sampling(), []
@@ -76,7 +71,10 @@ def _enlarged(judge: Judge, run: Run, name: str, n: int) -> Cell:
     """Of n held-out pictures, and how near they are to these: PSNR of the results, and of these made small again."""
     pictures, labels = judge.held_out(n)
     small = shrunk(pictures, _FACTOR)
-    ways = {"bicubic": bicubic, "fashion_sr": lambda part: made_larger(run, part, labels, 0.0, 0)}
+    ways = {
+        "bicubic": partial(bicubic, factor=_FACTOR),
+        "fashion_sr": lambda part: made_larger(run, part, labels, 0.0, 0),
+    }
     found = ways[name](small) if name in ways else pictures
     figures = {**judge.figures(found, labels), "n": n, "steps": run.step}
     if name in ways:
@@ -86,5 +84,5 @@ def _enlarged(judge: Judge, run: Run, name: str, n: int) -> Cell:
 
 def _drawn(judge: Judge, first: Drawn, large: Run, noise: float | None, seed: int) -> Cell:
     small, classes = first()
-    found = bicubic(small) if noise is None else made_larger(large, small, classes, noise, seed)
+    found = bicubic(small, _FACTOR) if noise is None else made_larger(large, small, classes, noise, seed)
     return {**judge.figures(found, classes), "n": len(small), "steps": large.step}

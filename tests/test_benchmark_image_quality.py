@@ -79,11 +79,6 @@ def test_what_enlarged_pictures_have_to_reach():
     assert image_cascade.verdict({"frechet": 17.0, "psnr": 17.5}, plain).count("MISSED") == 2
 
 
-def test_bicubic_enlargement_leaves_a_plain_picture_plain():
-    found = image_cascade.bicubic(torch.full((2, 1, 14, 14), 200, dtype=torch.uint8))
-    assert found.shape == (2, 1, 28, 28) and found.unique().tolist() == [200]
-
-
 @needs_fashion
 def test_a_picture_left_alone_has_no_error_and_its_own_class(tmp_path, monkeypatch):
     from diffusionkit.image import features

@@ -12,7 +12,7 @@ from diffusionkit.core import guided
 from diffusionkit.errors import UserError
 from diffusionkit.image import plots
 from diffusionkit.image.rebuilt import Finish, compared, compared_rows, draw, losses, psnr
-from diffusionkit.image.resize import enlarge
+from diffusionkit.image.resize import bicubic
 from diffusionkit.image.smaller import shrunk
 
 _SEEN = (
@@ -34,8 +34,8 @@ def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish
     chosen, codec = work.test.some(work.n, work.seed), work.run.codec
     factor, images = codec.smaller.factor, work.test.pictures.images[chosen]
     small = shrunk(images, factor, codec.levels)
-    bicubic = enlarge(codec.display(small).float(), factor).round().clamp(0, 255).to(torch.uint8)
-    seen = {"held": codec.display(images), "enlarged": _enlarged(work, chosen, stage), "bicubic": bicubic}
+    plain = bicubic(codec.display(small), factor)
+    seen = {"held": codec.display(images), "enlarged": _enlarged(work, chosen, stage), "bicubic": plain}
     measures: dict[str, Any] = {"loss": losses(work, stage), "factor": factor, "of": list(codec.small)}
     measures |= compared(work, seen, chosen, network, stage)
     again = {name: shrunk(pictures, factor) for name, pictures in seen.items()}
@@ -43,7 +43,7 @@ def measure(work: Any, network: Any, stage: Any) -> tuple[dict[str, Any], Finish
     measures["consistency"] = {name: psnr(pictures, codec.display(small)) for name, pictures in again.items()}
 
     def finish(path: Path, found: dict[str, Any]) -> list[dict[str, str]]:
-        draw(path, bicubic, seen["enlarged"], seen["held"])
+        draw(path, plain, seen["enlarged"], seen["held"])
         return _table(found)
 
     return measures, finish

@@ -20,6 +20,11 @@ def enlarge(x: Tensor, factor: int) -> Tensor:
     return _to(x, x.shape[2] * factor, x.shape[3] * factor) if factor > 1 else x
 
 
+def bicubic(pictures: Tensor, factor: int) -> Tensor:
+    """uint8 (B, C, H, W) -> uint8 (B, C, H factor, W factor): enlarged and rounded."""
+    return enlarge(pictures.float(), factor).round().clamp(0, 255).to(torch.uint8)
+
+
 def fitted(low: Tensor, size: tuple[int, int]) -> Tensor:
     """A picture (B, C, h, w) brought to the size of a state: enlarged, or with the pixels of a square as channels of one place."""
     if low.shape[2] <= size[0]:
@@ -60,4 +65,4 @@ def _to(x: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(x, size=(height, width), mode="bicubic", antialias=True)
 
 
-__all__ = ["enlarge", "fitted", "fitted_channels", "match", "reduce"]
+__all__ = ["bicubic", "enlarge", "fitted", "fitted_channels", "match", "reduce"]

@@ -20,7 +20,7 @@ from diffusionkit.image.codec import PixelCodec
 from diffusionkit.image.data import Digits
 from diffusionkit.image.domain import ImageDomain
 from diffusionkit.image.pictures import Pictures, PictureSet
-from diffusionkit.image.resize import enlarge, fitted, fitted_channels, match, reduce
+from diffusionkit.image.resize import bicubic, enlarge, fitted, fitted_channels, match, reduce
 from diffusionkit.image.smaller import Smaller, examples, shrunk
 from diffusionkit.image.stages import fitting
 from diffusionkit.image.tiling import Tiled, blended, starts
@@ -495,3 +495,8 @@ def test_autoencoders_are_shown_no_smaller_pictures():
                 "objective": {"name": "reconstruction"},
             }
         ).check()
+
+
+def test_bicubic_enlargement_leaves_a_plain_picture_plain():
+    found = bicubic(torch.full((2, 1, 14, 14), 200, dtype=torch.uint8), 2)
+    assert found.shape == (2, 1, 28, 28) and found.unique().tolist() == [200]
